@@ -1,0 +1,261 @@
+"""A volume: a folder on a local or mounted file system that holds stored objects.
+
+Rules that hold here: bytes reach a final name only by rename or by an exclusive create that the
+journal covers; ``write = durable`` only where a docstring says so; an error of fsync is final for its
+file (the kernel may have dropped the pages), so it marks the volume failed until a probe write works.
+
+    root/.volume            the sentinel: an absent one means an unmounted disk
+    root/objects/20260131/4be0c1d2/0001.dcm
+    root/spool/ root/journal/ root/quarantine/
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from archive.errors import ConfigurationError, Damaged, OutOfResources, StorageFailed
+from archive.storage.spool import Spool
+
+SENTINEL = ".volume"
+BATCH = 1000  # files per folder: few enough for `ls` and backup tools, enough to make new folders rare
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Volume:
+    """One root folder; thread-safe. `clock` gives seconds since the epoch."""
+
+    def __init__(self, root: Path, *, reserve: int, clock: Callable[[], float], name: str = "main") -> None:
+        self.root = root
+        self.name = name
+        self.reserve = reserve
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._batch: Batch | None = None
+        self._failure = ""
+        self._spool: Spool | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def open(self, *, expected: bool) -> None:
+        """Take the volume into use; `expected` says that the index already points into it.
+
+        Raises ConfigurationError when objects are expected but the sentinel is missing: writing then
+        would fill the disk under an empty mount point.
+        """
+        sentinel = self.root / SENTINEL
+        if not sentinel.exists():
+            if expected:
+                raise ConfigurationError(
+                    f"{self.root} has no {SENTINEL} file: is the disk mounted? "
+                    f"If this really is the volume, create the file {sentinel} by hand"
+                )
+            self._initialise(sentinel)
+        for folder in ("objects", "quarantine", "journal"):
+            (self.root / folder).mkdir(exist_ok=True)
+        self._spool = Spool(self.root / "spool")
+
+    def _initialise(self, sentinel: Path) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            sentinel.write_text(secrets.token_hex(16) + "\n")
+            sync_folder(self.root)
+            sync_folder(self.root.parent)
+        except OSError as error:
+            raise ConfigurationError(f"storage.path {self.root} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._spool:
+            self._spool.close()
+            self._spool = None
+
+    @property
+    def spool(self) -> Spool:
+        if self._spool is None:
+            raise StorageFailed("storage is not open")
+        return self._spool
+
+    # -- may we write? ------------------------------------------------------------------------
+
+    def free(self) -> int:
+        """Bytes that an unprivileged writer may still use."""
+        status = os.statvfs(self.root)
+        return status.f_bavail * status.f_frsize
+
+    def check(self, size: int = 0) -> None:
+        """Raise OutOfResources unless `size` more bytes may be stored now."""
+        if self._failure:
+            self._probe()
+        if self.free() - size < self.reserve:
+            raise OutOfResources("out of disk space", f"{self.root} is below its reserve of {self.reserve} bytes")
+
+    def failed(self, error: OSError) -> StorageFailed:
+        """Note a failed write or sync and return what to raise; a full disk heals by itself."""
+        if error.errno in FULL:
+            return StorageFailed("out of disk space", os.strerror(error.errno or 0))
+        self._failure = error.strerror or "I/O error"
+        return StorageFailed("storage failed", self._failure)
+
+    def _probe(self) -> None:
+        """Write and sync a small file; the volume is healthy again when that works."""
+        path = self.spool.new_path(".probe")
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, b"probe")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+                os.unlink(path)
+            sync_folder(self.spool.path)
+        except OSError as error:
+            raise StorageFailed("storage failed", error.strerror or "") from error
+        self._failure = ""
+
+    # -- write --------------------------------------------------------------------------------
+
+    def new_path(self) -> str:
+        """A name relative to the root that was never used before; its folder exists, durably."""
+        with self._lock:
+            today = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).strftime("%Y%m%d")
+            if self._batch is None or self._batch.exhausted or self._batch.day != today:
+                self._batch = Batch(self.root, today)
+            return self._batch.next()
+
+    def part(self) -> Part:
+        return Part(self.spool.new_path())
+
+    def place(self, part: Part, path: str) -> None:
+        """Give a finished part its final name; when this returns, bytes and name are durable.
+
+        fdatasync of the file, rename, fsync of the folder: in this order, so that a name never
+        stands for less than the whole file.
+        """
+        try:
+            os.fdatasync(part.fd)
+            os.rename(part.path, self.root / path)
+            sync_folder((self.root / path).parent)
+        except OSError as error:
+            part.discard()
+            raise self.failed(error) from error
+        part.close()
+
+    def create(self, path: str, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Write a whole file at its final name, not synced: only for bytes that the journal holds."""
+        fd = os.open(self.root / path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        try:
+            write_all(fd, pieces)
+        finally:
+            os.close(fd)
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Make files written by `create` durable, names included. Missing ones were removed since."""
+        for path in paths:
+            try:
+                fd = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        for folder in {(self.root / path).parent for path in paths}:
+            if folder.is_dir():
+                sync_folder(folder)
+
+    def remove(self, path: str) -> None:
+        """Unlink a file that no row points to."""
+        (self.root / path).unlink(missing_ok=True)
+
+    def quarantine(self, path: str) -> str:
+        """Move an unsynced file aside, durably; return its new name relative to the root."""
+        aside = f"quarantine/{secrets.token_hex(12)}.dcm"
+        try:
+            self.sync([path])
+            os.rename(self.root / path, self.root / aside)
+            sync_folder(self.root / "quarantine")
+        except OSError as error:
+            raise self.failed(error) from error
+        return aside
+
+    # -- read ---------------------------------------------------------------------------------
+
+    def open_file(self, path: str, expected_size: int) -> int:
+        """A descriptor of the stored file at `path`; Damaged when it is missing or its length is wrong."""
+        try:
+            fd = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise Damaged("stored file is missing", f"{path}: {error.strerror}") from error
+        if os.fstat(fd).st_size != expected_size:
+            os.close(fd)
+            raise Damaged("stored file is damaged", f"{path} is not {expected_size} bytes long")
+        return fd
+
+
+class Part:
+    """A file that is being received, in the spool of the same file system as its final place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
+
+    def write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        write_all(self.fd, pieces)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def discard(self) -> None:
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Batch:
+    """A folder of up to `BATCH` files, made by and for one process: its names need no coordination."""
+
+    def __init__(self, root: Path, day: str) -> None:
+        self.day = day
+        self._count = 0
+        objects = root / "objects"
+        if not (root / SENTINEL).exists():
+            raise StorageFailed("storage is not mounted", f"{root / SENTINEL} is gone")
+        self._name = f"objects/{day}/{secrets.token_hex(4)}"
+        (objects / day).mkdir(exist_ok=True)
+        (root / self._name).mkdir()
+        sync_folder(objects / day)
+        sync_folder(objects)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._count >= BATCH
+
+    def next(self) -> str:
+        self._count += 1
+        return f"{self._name}/{self._count:04d}.dcm"
+
+
+def write_all(fd: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+    """writev until everything is written: a regular file may still take less than was offered."""
+    views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+    while views:
+        written = os.writev(fd, views[:1000])
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
