@@ -1,0 +1,208 @@
+"""The journal: one sequential write and one sync that make a group of stored objects durable.
+
+Rules that hold here: a record is appended, and synced, before its file or its row exists; a record may
+be overwritten only after `checkpoint` has seen its file and its row on stable storage; replaying a
+record that took effect already changes nothing. Each process has a journal of its own, held by a lock.
+
+The file has two halves. Records fill one while the other is being checkpointed. A half needs no
+header: its records carry ascending sequence numbers, so what an older round left behind the newest
+record is recognised by its lower number.
+
+    record = HEAD (magic, crc32 of all that follows but the data, sequence, sizes) | meta | data
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archive.errors import StorageFailed
+from archive.storage.local import write_all
+
+MAGIC = b"AJ01"
+HEAD = struct.Struct(">4sIQIQ")
+COVERED = 8  # the crc covers the record from here on: everything but magic and the crc itself
+ZEROS = bytes(1 << 20)
+
+
+@dataclass(slots=True)
+class Record:
+    """`meta` says what the object is and where it goes; `data` is the whole file, or empty when the file is durable."""
+
+    meta: dict[str, Any]
+    data: Sequence[bytes | bytearray | memoryview] = ()
+    sequence: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(len(piece) for piece in self.data)
+
+
+@dataclass(slots=True)
+class Half:
+    start: int
+    end: int
+    position: int
+    paths: list[str] = field(default_factory=list)
+    clean: bool = True
+
+
+class Journal:
+    """One process's journal. `append` is for one thread at a time; `checkpoint` for one other."""
+
+    def __init__(self, folder: Path, size: int, slot: int | None = None) -> None:
+        self._fd, self.slot = _take(folder, slot)
+        if os.fstat(self._fd).st_size < size:
+            _preallocate(self._fd, size)
+        self.size = os.fstat(self._fd).st_size
+        middle = self.size // 2
+        self._halves = [Half(0, middle, 0), Half(middle, self.size, middle)]
+        self._active = 0
+        self._sequence = 0
+        self._changed = threading.Condition()
+        self.wake = threading.Event()  # set when a half waits for its checkpoint
+
+    @property
+    def largest(self) -> int:
+        """The largest object worth a place here: several must fit into a half."""
+        return self.size // 8
+
+    # -- after a crash ------------------------------------------------------------------------
+
+    def replay(self) -> list[Iterator[Record]]:
+        """The records of both halves, older half first; data is read one record at a time."""
+        firsts = [(next(self._records(half), None), half) for half in self._halves]
+        ordered = sorted((first.sequence, half) for first, half in firsts if first)
+        return [self._records(half) for _, half in ordered]
+
+    def start(self, applied: int) -> None:
+        """Begin a new round; the caller has settled every record and knows the last sequence in the index."""
+        last = max((record.sequence for records in self.replay() for record in records), default=0)
+        self._sequence = max(applied, last)
+        for half in self._halves:
+            half.position, half.paths, half.clean = half.start, [], True
+
+    def _records(self, half: Half) -> Iterator[Record]:
+        position, previous = half.start, 0
+        while record := self._read(position, half.end):
+            if previous and record.sequence != previous + 1:
+                return
+            yield record
+            previous = record.sequence
+            position += HEAD.size + record.meta["_meta"] + record.size
+
+    def _read(self, position: int, end: int) -> Record | None:
+        if position + HEAD.size > end:
+            return None
+        head = os.pread(self._fd, HEAD.size, position)
+        magic, crc, sequence, meta_size, data_size = HEAD.unpack(head)
+        if magic != MAGIC or position + HEAD.size + meta_size + data_size > end:
+            return None
+        meta = os.pread(self._fd, meta_size, position + HEAD.size)
+        if zlib.crc32(meta, zlib.crc32(head[COVERED:])) != crc:
+            return None
+        data = os.pread(self._fd, data_size, position + HEAD.size + meta_size)
+        return Record(json.loads(meta) | {"_meta": meta_size}, [data] if data else [], sequence)
+
+    # -- append -------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Make `records` durable in one write and one sync; return the last sequence number.
+
+        Raises StorageFailed, and then none of them counts. Waits when both halves await their checkpoint.
+        """
+        pieces: list[bytes | bytearray | memoryview] = []
+        for record in records:
+            self._sequence += 1
+            record.sequence = self._sequence
+            pieces += [_encode(record), *record.data]
+        half = self._room(sum(len(piece) for piece in pieces))
+        try:
+            _write_at(self._fd, half.position, pieces)
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise StorageFailed("storage failed", f"journal: {error.strerror}") from error
+        half.position += sum(len(piece) for piece in pieces)
+        half.paths += [record.meta["path"] for record in records]
+        half.clean = False
+        return self._sequence
+
+    def _room(self, size: int) -> Half:
+        half = self._halves[self._active]
+        if half.position + size <= half.end:
+            return half
+        if half.start + size > half.end:
+            raise StorageFailed("storage failed", f"a group of {size} bytes does not fit into the journal")
+        other = self._halves[1 - self._active]
+        with self._changed:
+            self._active = 1 - self._active
+            self.wake.set()
+            self._changed.wait_for(lambda: other.clean)
+        return other
+
+    # -- checkpoint ---------------------------------------------------------------------------
+
+    def checkpoint(self, settle: Callable[[Sequence[str]], None], *, everything: bool = False) -> None:
+        """Let `settle(paths)` make files and rows durable, then free the half that waits (or both)."""
+        self.wake.clear()
+        for number, half in enumerate(self._halves):
+            if not half.clean and (everything or number != self._active):
+                settle(half.paths)
+                with self._changed:
+                    half.position, half.paths, half.clean = half.start, [], True
+                    self._changed.notify_all()
+
+    def close(self, settle: Callable[[Sequence[str]], None]) -> None:
+        """Checkpoint all and forget the records, so that the next start has nothing to replay."""
+        self.checkpoint(settle, everything=True)
+        for half in self._halves:
+            os.pwrite(self._fd, bytes(HEAD.size), half.start)
+        os.fdatasync(self._fd)
+        os.close(self._fd)
+
+
+def _take(folder: Path, wanted: int | None) -> tuple[int, int]:
+    """Lock the wanted slot, or the lowest one that nobody alive holds."""
+    slot = wanted or 0
+    while True:
+        fd = os.open(folder / f"{slot:03d}.journal", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd, slot
+        except BlockingIOError:
+            os.close(fd)
+            if wanted is not None:
+                raise
+            slot += 1
+
+
+def slots(folder: Path) -> list[int]:
+    """Every slot that has a journal file, in use or not."""
+    return sorted(int(path.stem) for path in folder.glob("[0-9][0-9][0-9].journal"))
+
+
+def _preallocate(fd: int, size: int) -> None:
+    # Written, not only reserved: overwriting blocks that exist needs no metadata in the sync, which halves its time.
+    os.lseek(fd, 0, os.SEEK_SET)
+    for offset in range(0, size, len(ZEROS)):
+        write_all(fd, [memoryview(ZEROS)[: min(len(ZEROS), size - offset)]])
+    os.fsync(fd)
+
+
+def _encode(record: Record) -> bytes:
+    meta = json.dumps(record.meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    body = HEAD.pack(MAGIC, 0, record.sequence, len(meta), record.size)[COVERED:]
+    return MAGIC + struct.pack(">I", zlib.crc32(meta, zlib.crc32(body))) + body + meta
+
+
+def _write_at(fd: int, position: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+    os.lseek(fd, position, os.SEEK_SET)
+    write_all(fd, pieces)
