@@ -13,6 +13,7 @@ record is recognised by its lower number.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -24,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from archive.errors import StorageFailed
 from archive.storage.local import write_all
 
 MAGIC = b"AJ01"
@@ -44,6 +44,9 @@ class Record:
     @property
     def size(self) -> int:
         return sum(len(piece) for piece in self.data)
+
+
+Settle = Callable[[Sequence[str], Iterator[Record]], None]
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Journal:
         self._active = 0
         self._sequence = 0
         self._changed = threading.Condition()
+        self._broken = False
         self.wake = threading.Event()  # set when a half waits for its checkpoint
 
     @property
@@ -83,12 +87,13 @@ class Journal:
         ordered = sorted((first.sequence, half) for first, half in firsts if first)
         return [self._records(half) for _, half in ordered]
 
-    def start(self, applied: int) -> None:
-        """Begin a new round; the caller has settled every record and knows the last sequence in the index."""
+    def start(self, applied: int) -> int:
+        """Begin a new round after every record was settled; return the sequence number it continues from."""
         last = max((record.sequence for records in self.replay() for record in records), default=0)
         self._sequence = max(applied, last)
         for half in self._halves:
             half.position, half.paths, half.clean = half.start, [], True
+        return self._sequence
 
     def _records(self, half: Half) -> Iterator[Record]:
         position, previous = half.start, 0
@@ -117,20 +122,18 @@ class Journal:
     def append(self, records: Sequence[Record]) -> int:
         """Make `records` durable in one write and one sync; return the last sequence number.
 
-        Raises StorageFailed, and then none of them counts. Waits when both halves await their checkpoint.
+        Raises OSError, and then none of them counts. Waits when both halves await their checkpoint.
         """
         pieces: list[bytes | bytearray | memoryview] = []
-        for record in records:
-            self._sequence += 1
-            record.sequence = self._sequence
+        for sequence, record in enumerate(records, self._sequence + 1):
+            record.sequence = sequence
             pieces += [_encode(record), *record.data]
-        half = self._room(sum(len(piece) for piece in pieces))
-        try:
-            _write_at(self._fd, half.position, pieces)
-            os.fdatasync(self._fd)
-        except OSError as error:
-            raise StorageFailed("storage failed", f"journal: {error.strerror}") from error
-        half.position += sum(len(piece) for piece in pieces)
+        size = sum(len(piece) for piece in pieces)
+        half = self._room(size)
+        _write_at(self._fd, half.position, pieces)
+        os.fdatasync(self._fd)
+        self._sequence += len(records)
+        half.position += size
         half.paths += [record.meta["path"] for record in records]
         half.clean = False
         return self._sequence
@@ -140,27 +143,41 @@ class Journal:
         if half.position + size <= half.end:
             return half
         if half.start + size > half.end:
-            raise StorageFailed("storage failed", f"a group of {size} bytes does not fit into the journal")
+            raise OSError(errno.EFBIG, f"a group of {size} bytes does not fit into the journal")
         other = self._halves[1 - self._active]
         with self._changed:
             self._active = 1 - self._active
             self.wake.set()
-            self._changed.wait_for(lambda: other.clean)
+            self._changed.wait_for(lambda: other.clean or self._broken)
+        if self._broken:
+            raise OSError(errno.EIO, "the last checkpoint failed")
         return other
 
     # -- checkpoint ---------------------------------------------------------------------------
 
-    def checkpoint(self, settle: Callable[[Sequence[str]], None], *, everything: bool = False) -> None:
-        """Let `settle(paths)` make files and rows durable, then free the half that waits (or both)."""
+    def checkpoint(self, settle: Settle, *, everything: bool = False) -> None:
+        """Let `settle` make files and rows durable, then free the half that waits (or both).
+
+        `settle(paths, records)` gets the records too, to write a file anew whose sync failed. While it
+        raises OSError nothing is overwritten and `append` refuses as soon as it runs out of room.
+        """
         self.wake.clear()
         for number, half in enumerate(self._halves):
             if not half.clean and (everything or number != self._active):
-                settle(half.paths)
-                with self._changed:
-                    half.position, half.paths, half.clean = half.start, [], True
-                    self._changed.notify_all()
+                try:
+                    settle(half.paths, self._records(half))
+                except OSError:
+                    self._report(broken=True)
+                    raise
+                half.position, half.paths, half.clean = half.start, [], True
+        self._report(broken=False)
 
-    def close(self, settle: Callable[[Sequence[str]], None]) -> None:
+    def _report(self, *, broken: bool) -> None:
+        with self._changed:
+            self._broken = broken
+            self._changed.notify_all()
+
+    def close(self, settle: Settle) -> None:
         """Checkpoint all and forget the records, so that the next start has nothing to replay."""
         self.checkpoint(settle, everything=True)
         for half in self._halves:

@@ -139,14 +139,21 @@ class Volume:
     def part(self) -> Part:
         return Part(self.spool.new_path())
 
-    def place(self, part: Part, path: str) -> None:
-        """Give a finished part its final name; when this returns, bytes and name are durable.
-
-        fdatasync of the file, rename, fsync of the folder: in this order, so that a name never
-        stands for less than the whole file.
-        """
+    def sync_part(self, part: Part) -> None:
+        """Make the bytes of a finished part durable; an error is final for it."""
         try:
             os.fdatasync(part.fd)
+        except OSError as error:
+            part.discard()
+            raise self.failed(error) from error
+
+    def place(self, part: Part, path: str) -> None:
+        """Give a synced part its final name; when this returns, bytes and name are durable.
+
+        The bytes come first (`sync_part`), then the rename, then the fsync of the folder, so that a
+        name never stands for less than the whole file.
+        """
+        try:
             os.rename(part.path, self.root / path)
             sync_folder((self.root / path).parent)
         except OSError as error:

@@ -1,0 +1,54 @@
+"""Logging: one line an event, with the association on every line, and nothing that can forge or leak.
+
+Rules that hold here: control characters never reach the log raw, so no received text can start a line
+of its own; a line is at most `LONGEST` characters; libraries below us log nothing that a peer sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+
+LONGEST = 1000  # characters of message: enough for the longest honest line, a bound on a hostile one
+FORMAT = "%(asctime)s %(levelname)-7s %(process)d [%(threadName)s] %(name)s: %(message)s"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def escape(text: str) -> str:
+    """`text` with every control character as \\xNN, on one line."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class Formatter(logging.Formatter):
+    """Escapes and bounds the message and the thread's name; a traceback keeps its own lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = escape(record.getMessage())
+        if len(message) > LONGEST:
+            message = message[:LONGEST] + "…"
+        safe = logging.makeLogRecord(
+            record.__dict__ | {"msg": message, "args": (), "threadName": escape(record.threadName or "")[:80]}
+        )
+        return super().format(safe)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - the name is logging's
+        """The places, not the values: the text of an exception may quote what a peer sent."""
+        text = super().formatException(ei)  # type: ignore[arg-type]
+        return "\n".join("    " + escape(line)[:LONGEST] for line in text.split("\n"))
+
+
+def configure(level: str = "info") -> None:
+    """Send the archive's own log to standard error, where systemd and containers expect it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter(FORMAT))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("archive").setLevel(level.upper())
+    # pydicom and pynetdicom quote values of data sets in their messages and warnings.
+    for library in ("pydicom", "pynetdicom", "pylibjpeg"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")

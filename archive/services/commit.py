@@ -1,0 +1,229 @@
+"""Make arrivals durable, in groups: journal, file, row, in this order, and only then the answer.
+
+Rules that hold here: whoever finds nobody committing leads, and takes along all that wait, so that
+many associations share one sync and one transaction; the index remembers with each transaction how far
+the journal has taken effect, so a record at or below that mark is never applied again, and one above
+it always is; an arrival that fails takes no other with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from archive.errors import ArchiveError, IndexUnavailable, StorageFailed
+from archive.index import Added, Index, NewInstance, Outcome
+from archive.services import record
+from archive.storage.journal import Journal, Record
+from archive.storage.local import Part, Volume
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """An object that is whole: its bytes in memory (`pieces`) or in a synced `part`."""
+
+    new: NewInstance
+    pieces: Sequence[bytes | bytearray | memoryview] = ()
+    part: Part | None = None
+    added: Added | None = None
+    error: ArchiveError | None = None
+
+    @property
+    def path(self) -> str:
+        return self.new.location.path
+
+    @property
+    def settled(self) -> bool:
+        return self.added is not None or self.error is not None
+
+
+class Committer:
+    """The one place where objects become part of the archive; thread-safe, one per process."""
+
+    def __init__(self, *, volume: Volume, index: Index, journal: Journal, group_syncs: bool = True) -> None:
+        """`group_syncs` off: no object lives in the journal, files and rows are synced one by one."""
+        self._volume = volume
+        self._index = index
+        self._journal = journal
+        self._group_syncs = group_syncs
+        self._waiting: list[Arrival] = []
+        self._doubtful: list[NewInstance] = []
+        self._mutex = threading.Lock()
+        self._leader = threading.Lock()
+
+    @property
+    def largest_in_journal(self) -> int:
+        return min(self._journal.largest, 1 << 20) if self._group_syncs else 0
+
+    def commit(self, arrival: Arrival) -> Added:
+        """Return when the arrival is durable, or when it is certain that it was not added.
+
+        Raises StorageFailed or IndexUnavailable; then neither file nor row stays.
+        """
+        with self._mutex:
+            self._waiting.append(arrival)
+        with self._leader:
+            while not arrival.settled:
+                self._commit(self._take_group())
+        if arrival.error:
+            raise arrival.error
+        assert arrival.added is not None
+        return arrival.added
+
+    def _take_group(self) -> list[Arrival]:
+        """As many of the waiting as fit into half a journal, in the order they came."""
+        room = self._journal.size // 4
+        with self._mutex:
+            for count, arrival in enumerate(self._waiting, 1):
+                room -= sum(len(piece) for piece in arrival.pieces)
+                if room <= 0:
+                    break
+            group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group
+
+    def _commit(self, group: list[Arrival]) -> None:
+        try:
+            sequence = self._journal.append([Record(record.to_json(a.new), a.pieces) for a in group])
+        except OSError as error:
+            self._refuse(group, self._volume.failed(error))
+            return
+        placed = [arrival for arrival in group if self._place(arrival)]
+        self._add(placed, sequence)
+
+    def _place(self, arrival: Arrival) -> bool:
+        """Give the file its name; a failure concerns this arrival only."""
+        try:
+            if arrival.part:
+                self._volume.place(arrival.part, arrival.path)
+            else:
+                self._volume.create(arrival.path, arrival.pieces)
+        except OSError as error:
+            arrival.error = self._volume.failed(error)
+            self._volume.remove(arrival.path)
+        except StorageFailed as error:
+            arrival.error = error
+        return arrival.error is None
+
+    def _add(self, placed: list[Arrival], sequence: int) -> None:
+        try:
+            rows = [arrival.new for arrival in placed]
+            added = self._index.add(rows, journal=(self._journal.slot, sequence), durable=not self._group_syncs)
+        except IndexUnavailable as error:
+            # The transaction may have taken effect: only the index can tell, once it answers again.
+            self._doubtful += rows
+            self._refuse(placed, error)
+            return
+        except ArchiveError as error:
+            self._refuse(placed, error)
+            for arrival in placed:
+                self._volume.remove(arrival.path)
+            return
+        for arrival, result in zip(placed, added, strict=True):
+            arrival.added = result
+        if self._doubtful:
+            self._settle_doubts()
+
+    def _refuse(self, group: list[Arrival], error: ArchiveError) -> None:
+        log.error("%d objects refused: %s", len(group), error)
+        for arrival in group:
+            arrival.error = error
+
+    def _settle_doubts(self) -> None:
+        doubtful, self._doubtful = self._doubtful, []
+        for number, new in enumerate(doubtful):
+            try:
+                if not self._is_row(new):
+                    self._volume.remove(new.location.path)
+            except IndexUnavailable:
+                self._doubtful += doubtful[number:]
+                return
+
+    def _is_row(self, new: NewInstance) -> bool:
+        known = self._index.known(new.header.sop_instance_uid)
+        return known is not None and known.location.path == new.location.path
+
+    # -- checkpoint and recovery ----------------------------------------------------------------
+
+    def checkpoint(self, *, everything: bool = False) -> None:
+        """Free the part of the journal that is full. Raises StorageFailed while the disk refuses."""
+        try:
+            self._journal.checkpoint(self._settle, everything=everything)
+        except OSError as error:
+            raise self._volume.failed(error) from error
+
+    def close(self) -> None:
+        try:
+            self._journal.close(self._settle)
+        except OSError as error:
+            raise self._volume.failed(error) from error
+
+    def _settle(self, paths: Sequence[str], records: Iterator[Record]) -> None:
+        try:
+            self._volume.sync(paths)
+        except OSError as error:
+            # The kernel may have dropped the pages of that file: write all of them anew from the journal.
+            log.error("sync of stored files failed, writing %d of them again: %s", len(paths), error.strerror)
+            for found in records:
+                self._rewrite(found)
+        self._index.sync()
+
+    def _rewrite(self, found: Record) -> None:
+        path = found.meta["path"]
+        if found.data and (self._volume.root / path).exists():
+            self._write_whole(path, found)
+
+    def _write_whole(self, path: str, found: Record) -> None:
+        part = self._volume.part()
+        try:
+            part.write(found.data)
+        except OSError:
+            part.discard()
+            raise
+        self._volume.sync_part(part)
+        (self._volume.root / path).parent.mkdir(parents=True, exist_ok=True)
+        self._volume.place(part, path)
+
+    def recover(self) -> int:
+        """Settle what a crash left in this journal; return how many objects had to be completed."""
+        applied = self._index.applied(self._journal.slot)
+        completed = sum(
+            self._redo(found, found.sequence > applied) for half in self._journal.replay() for found in half
+        )
+        # From here on these records count as applied: what is deleted now stays deleted after the next crash.
+        self._index.add([], journal=(self._journal.slot, self._journal.start(applied)), durable=True)
+        if completed:
+            log.warning("journal %d: completed %d objects after a crash", self._journal.slot, completed)
+        return completed
+
+    def _redo(self, found: Record, is_new: bool) -> bool:
+        """Bring file and row to agree with one record; True when anything had to be done."""
+        new = record.from_json(found.meta)
+        whole = self._is_whole(new)
+        if not whole and found.data:
+            if not is_new and not self._is_row(new):
+                return False
+            self._write_whole(new.location.path, found)
+        elif not whole:
+            self._volume.remove(new.location.path)
+            return False
+        if is_new and self._index.add([new], durable=True)[0].outcome is Outcome.STORED:
+            return True
+        if not self._is_row(new):
+            self._volume.remove(new.location.path)
+            return False
+        return not whole
+
+    def _is_whole(self, new: NewInstance) -> bool:
+        """Whether the file has all its bytes: after a power cut names may stand for less."""
+        path = self._volume.root / new.location.path
+        try:
+            with open(path, "rb") as file:
+                os.lseek(file.fileno(), new.location.offset, os.SEEK_SET)
+                return record.digest(file.fileno()) == new.sha256
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,199 @@
+"""The only way in: whoever sends and however it comes, an object becomes part of the archive here.
+
+Rules that hold here: the stored data set is bit for bit what was received; success is durable (bytes,
+name and row are on stable storage, or in the synced journal, before `finish` returns); an object that is
+refused leaves nothing behind, or a quarantine entry that says so; memory does not grow with the object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from archive.dicom.header import Header, read_header
+from archive.dicom.part10 import file_meta
+from archive.dicom.uids import check_uid
+from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, TooLarge
+from archive.index import Added, Index, Location, NewInstance, Outcome
+from archive.services.commit import Arrival, Committer
+from archive.storage.local import Part, Volume
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who hands an object in, and to which of our titles."""
+
+    calling: str
+    called: str = ""
+    address: str = ""
+    default_charset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is accepted; the values of the configuration that concern receiving."""
+
+    max_instance_size: int
+    on_conflict: str = "quarantine"
+    lenient_uids: bool = True
+    wanted: Collection[int] = ()
+
+
+class Store:
+    """Receives objects into one volume and one index; thread-safe."""
+
+    def __init__(
+        self, *, volume: Volume, index: Index, committer: Committer, rules: Rules, clock: Callable[[], float]
+    ) -> None:
+        self.volume = volume
+        self.index = index
+        self.committer = committer
+        self.rules = rules
+        self.clock = clock
+
+    def receive(self, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> Reception:
+        """Begin to receive one object. Raises OutOfResources when nothing can be stored now."""
+        self.volume.check()
+        return Reception(self, origin, sop_class, sop_instance, transfer_syntax)
+
+
+class Reception:
+    """One object on its way in: `write` its data set piece by piece, then `finish` or `discard`."""
+
+    def __init__(self, store: Store, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> None:
+        self._store = store
+        self._origin = origin
+        self._sop_class = sop_class
+        self._sop_instance = sop_instance
+        self._transfer_syntax = transfer_syntax
+        self._sha = hashlib.sha256()
+        self._buffer = bytearray()
+        self._part: Part | None = None
+        self._size = 0
+        self._error: ArchiveError | None = None
+        self._prefix = b""
+
+    def write(self, fragment: memoryview | bytes) -> None:
+        """Take the next bytes of the data set. A fault is kept for `finish`, so that the sender can end in order."""
+        if self._error is not None:
+            return
+        self._size += len(fragment)
+        if self._size > self._store.rules.max_instance_size:
+            self._fail(TooLarge("instance is too large", f"limit is {self._store.rules.max_instance_size} bytes"))
+            return
+        self._sha.update(fragment)
+        if self._part is None and self._size <= self._store.committer.largest_in_journal:
+            self._buffer += fragment
+        else:
+            self._write_part(fragment)
+
+    def _write_part(self, fragment: memoryview | bytes) -> None:
+        try:
+            if self._part is None:
+                self._store.volume.check(self._size)
+                self._part = self._store.volume.part()
+                self._part.write([self._file_meta(), self._buffer])
+                self._buffer = bytearray()
+            self._part.write([fragment])
+        except OSError as error:
+            self._fail(self._store.volume.failed(error))
+        except ArchiveError as error:
+            self._fail(error)
+
+    def _file_meta(self) -> bytes:
+        if not self._prefix:
+            self._prefix = file_meta(
+                self._sop_class, self._sop_instance, self._transfer_syntax, source=self._origin.calling
+            )
+        return self._prefix
+
+    def _fail(self, error: ArchiveError) -> None:
+        self.discard()
+        self._error = error
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._buffer = bytearray()
+        if self._part:
+            self._part.discard()
+            self._part = None
+
+    def finish(self) -> Outcome:
+        """Make the object part of the archive: STORED, or EQUAL when the very same bytes are there already.
+
+        Raises NotUnderstood, ClassMismatch, Conflict, TooLarge or OutOfResources; then it is not.
+        """
+        try:
+            if self._error:
+                raise self._error
+            header = self._read_header()
+            self._check(header)
+            return self._commit(header)
+        finally:
+            self.discard()
+
+    def _read_header(self) -> Header:
+        rules, charset = self._store.rules, self._origin.default_charset
+        if self._size == 0:
+            raise NotUnderstood("data set is empty")
+        if self._part is None:
+            return read_header(self._buffer, self._transfer_syntax, rules.wanted, default_charset=charset)
+        with mmap.mmap(self._part.fd, 0, access=mmap.ACCESS_READ) as mapped:
+            with memoryview(mapped)[len(self._prefix) :] as data:
+                return read_header(data, self._transfer_syntax, rules.wanted, default_charset=charset)
+
+    def _check(self, header: Header) -> None:
+        lenient = self._store.rules.lenient_uids
+        for uid in (header.sop_instance_uid, header.study_uid, header.series_uid, header.sop_class_uid):
+            check_uid(uid, lenient=lenient)
+        if header.sop_class_uid != self._sop_class:
+            raise ClassMismatch("SOP Class UID of command and data set differ")
+        if header.sop_instance_uid != self._sop_instance:
+            raise ClassMismatch("SOP Instance UID of command and data set differ")
+
+    def _commit(self, header: Header) -> Outcome:
+        store, prefix = self._store, self._file_meta()
+        digest = self._sha.digest()
+        known = store.index.known(header.sop_instance_uid)
+        if known and known.sha256 == digest and known.study_uid == header.study_uid:
+            return Outcome.EQUAL
+        path = store.volume.new_path()
+        new = NewInstance(
+            header=header,
+            location=Location(store.volume.name, path, len(prefix), self._size),
+            transfer_syntax=self._transfer_syntax,
+            sha256=digest,
+            source=self._origin.calling,
+            address=self._origin.address,
+            received=store.clock(),
+        )
+        return self._settle(new, store.committer.commit(self._arrival(new)))
+
+    def _arrival(self, new: NewInstance) -> Arrival:
+        if self._part is None:
+            return Arrival(new, pieces=(self._prefix, self._buffer))
+        self._store.volume.sync_part(self._part)
+        part, self._part = self._part, None
+        return Arrival(new, part=part)
+
+    def _settle(self, new: NewInstance, added: Added) -> Outcome:
+        """What became of it; an object that contradicts the index goes where `on_conflict` says."""
+        if added.outcome is Outcome.STORED:
+            return added.outcome
+        volume = self._store.volume
+        if added.outcome is Outcome.EQUAL:
+            volume.remove(new.location.path)
+            return added.outcome
+        reason = added.reason or "same SOP Instance UID, other content"
+        if self._store.rules.on_conflict == "quarantine":
+            aside = volume.quarantine(new.location.path)
+            self._store.index.quarantine(new, aside, reason)
+            log.warning("instance %s from %s quarantined: %s", new.header.sop_instance_uid, new.source, reason)
+        else:
+            volume.remove(new.location.path)
+        raise Conflict(reason)

@@ -1,0 +1,201 @@
+"""The process that keeps the others: forks them, restarts what dies, ends them in time.
+
+Rules that hold here: it opens no database and starts no thread, so that forking stays safe at any
+time; signals are waited for, not handled; a child dies with its supervisor (PR_SET_PDEATHSIG), so the
+port is free again whatever kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from archive.notify import notify, watchdog_interval
+
+log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+DRAIN = 10.0  # seconds from SIGTERM to the end, stalled peers included
+MARGIN = 1.5  # of these, what a child gets no part of: time to kill it and to say so
+SHORT_LIFE = 5.0  # a child that dies younger is started again after a pause
+PAUSE = 1.0
+
+Main = Callable[["Ready"], int]
+Ready = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Child:
+    name: str
+    main: Main
+    pid: int = 0
+    started: float = 0.0
+    restart_at: float = 0.0
+
+
+class Supervisor:
+    """Runs `children` until SIGTERM or SIGINT; `reload` is called on SIGHUP, before the children get it."""
+
+    def __init__(self, children: list[tuple[str, Main]], reload: Callable[[], bool], drain: float = DRAIN) -> None:
+        self._children = [Child(name, main) for name, main in children]
+        self._reload = reload
+        self._drain = drain
+        self._stopping = 0.0
+
+    def run(self) -> int:
+        """Return 0 after an orderly end, 1 when a child could not start or had to be killed."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        if not self._start_all():
+            self._stop()
+            self._wait_for_end()
+            return 1
+        notify("READY=1")
+        while not self._stopping:
+            self._wait_once()
+        return self._wait_for_end()
+
+    # -- start --------------------------------------------------------------------------------
+
+    def _start_all(self) -> bool:
+        """Fork every child and wait until each is serving."""
+        waits = [(child, self._fork(child)) for child in self._children]
+        for child, reader in waits:
+            with os.fdopen(reader, "rb") as pipe:
+                if pipe.read(1) != b"+":
+                    log.error("process %s did not start", child.name)
+                    return False
+        return True
+
+    def _fork(self, child: Child) -> int:
+        """Start `child`; the descriptor that comes back gives one byte when it is ready, else its end."""
+        reader, writer = os.pipe()
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child.pid = os.fork()
+        if child.pid == 0:
+            os.close(reader)
+            self._be(child, writer, parent)
+        os.close(writer)
+        child.started, child.restart_at = time.monotonic(), 0.0
+        return reader
+
+    def _be(self, child: Child, writer: int, parent: int) -> None:
+        """Life of a child; never returns."""
+        status = 1
+        try:
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == parent:
+                status = child.main(lambda: _say_ready(writer))
+        except Exception:
+            log.exception("process %s failed", child.name)
+        finally:
+            with contextlib.suppress(Exception):
+                logging.shutdown()
+            os._exit(status)
+
+    # -- run ----------------------------------------------------------------------------------
+
+    def _wait_once(self) -> None:
+        info = signal.sigtimedwait(WATCHED, self._patience())
+        notify("WATCHDOG=1")
+        if info is None:
+            self._restart_due()
+        elif info.si_signo == signal.SIGHUP:
+            self._hang_up()
+        elif info.si_signo == signal.SIGCHLD:
+            self._bury()
+        else:
+            self._stop()
+
+    def _patience(self) -> float:
+        """Seconds until something is due without a signal; a day when nothing is."""
+        now = time.monotonic()
+        dues = [child.restart_at - now for child in self._children if child.restart_at]
+        interval = watchdog_interval()
+        return max(0.0, min([86400.0, *dues, *([interval] if interval else [])]))
+
+    def _bury(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self._children:
+                if child.pid == pid:
+                    self._mourn(child, status)
+
+    def _mourn(self, child: Child, status: int) -> None:
+        child.pid = 0
+        if self._stopping:
+            return
+        lived = time.monotonic() - child.started
+        child.restart_at = time.monotonic() + (PAUSE if lived < SHORT_LIFE else 0.0)
+        log.error("process %s ended (%s), starting it again", child.name, _ending(status))
+
+    def _restart_due(self) -> None:
+        for child in self._children:
+            if child.restart_at and time.monotonic() >= child.restart_at:
+                os.close(self._fork(child))
+
+    def _hang_up(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self._reload():
+            self._signal(signal.SIGHUP)
+        notify("READY=1")
+
+    def _signal(self, number: int) -> None:
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    # -- stop ---------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        notify("STOPPING=1")
+        self._stopping = time.monotonic()
+        self._signal(signal.SIGTERM)
+
+    def _wait_for_end(self) -> int:
+        """Give the children until the deadline; a second SIGTERM or SIGINT ends them at once."""
+        deadline = self._stopping + self._drain - MARGIN / 2
+        while any(child.pid for child in self._children):
+            left = deadline - time.monotonic()
+            info = signal.sigtimedwait(WATCHED, left) if left > 0 else None
+            if info is None or info.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._kill()
+                return 1
+            self._bury()
+        return 0
+
+    def _kill(self) -> None:
+        names = [child.name for child in self._children if child.pid]
+        log.error("killing what did not end in time: %s", ", ".join(names))
+        self._signal(signal.SIGKILL)
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.pid, 0)
+
+
+def _say_ready(writer: int) -> None:
+    with contextlib.suppress(OSError):  # a supervisor that restarts a child does not wait for this
+        os.write(writer, b"+")
+    os.close(writer)
+
+
+def _ending(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
