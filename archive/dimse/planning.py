@@ -1,0 +1,86 @@
+"""Which presentation contexts to propose for the objects to be sent, and which one to send each on.
+
+Rules that hold here: every distinct (SOP class, stored transfer syntax) gets a context of its own, so
+that the receiver's choice never hides that it would take the stored bytes as they are; each class
+gets contexts for what stored bytes can be converted to besides; an association carries at most 128
+contexts (odd one-byte ids, PS3.8 9.3.2.2), and what does not fit waits for the next association.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+MOST_CONTEXTS = 128
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+UNCOMPRESSED = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)  # in order of preference
+FALLBACK = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+
+Pair = tuple[str, str]  # SOP class, stored transfer syntax
+Proposal = tuple[str, tuple[str, ...]]  # abstract syntax, transfer syntaxes
+
+
+class Accepted(Protocol):
+    """What is needed of an accepted context."""
+
+    @property
+    def abstract_syntax(self) -> str: ...
+    @property
+    def transfer_syntax(self) -> str: ...
+    @property
+    def scu(self) -> bool: ...
+
+
+def proposals(pairs: Iterable[Pair], *, single: bool = False, extra: Sequence[str] = ()) -> list[list[Proposal]]:
+    """The contexts to propose, association by association.
+
+    ``single``: one transfer syntax a context, for receivers that understand no more (quirk ``single_context``);
+    ``extra``: further transfer syntaxes that a codec can produce.
+    """
+    rounds: list[list[Proposal]] = [[]]
+    for sop_class, stored in _by_class(pairs).items():
+        wanted = _of_class(sop_class, stored, single=single, extra=extra)
+        for part in (wanted[i : i + MOST_CONTEXTS] for i in range(0, len(wanted), MOST_CONTEXTS)):
+            if len(rounds[-1]) + len(part) > MOST_CONTEXTS:
+                rounds.append([])
+            rounds[-1].extend(part)
+    return [each for each in rounds if each]
+
+
+def _by_class(pairs: Iterable[Pair]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for sop_class, stored in dict.fromkeys(pairs):
+        found.setdefault(sop_class, []).append(stored)
+    return found
+
+
+def _of_class(sop_class: str, stored: Sequence[str], *, single: bool, extra: Sequence[str]) -> list[Proposal]:
+    wanted: list[Proposal] = [(sop_class, (syntax,)) for syntax in stored]
+    others = tuple(syntax for syntax in FALLBACK if syntax not in stored)
+    if single:
+        wanted += [(sop_class, (syntax,)) for syntax in others]
+    elif others:
+        wanted.append((sop_class, others))
+    return wanted + [(sop_class, (syntax,)) for syntax in extra if syntax not in stored and syntax not in others]
+
+
+class Routes:
+    """The accepted contexts of one association, as the sender looks them up."""
+
+    def __init__(self, contexts: Iterable[Accepted]) -> None:
+        self._by_class: dict[str, dict[str, Accepted]] = {}
+        for context in contexts:
+            if context.scu:
+                self._by_class.setdefault(context.abstract_syntax, {}).setdefault(context.transfer_syntax, context)
+
+    def stored(self, sop_class: str, transfer_syntax: str) -> Accepted | None:
+        """The context on which stored bytes can go as they are."""
+        return self._by_class.get(sop_class, {}).get(transfer_syntax)
+
+    def syntaxes(self, sop_class: str) -> list[str]:
+        """What the receiver takes for this class, the uncompressed ones first."""
+        found = self._by_class.get(sop_class, {})
+        return [s for s in UNCOMPRESSED if s in found] + [s for s in found if s not in UNCOMPRESSED]

@@ -1,0 +1,57 @@
+"""Presentation contexts are proposed so that stored bytes can go out as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archive.dimse.planning import Routes, proposals
+
+CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
+IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
+
+
+@dataclass(frozen=True)
+class Context:
+    abstract_syntax: str
+    transfer_syntax: str
+    scu: bool = True
+
+
+def test_each_stored_syntax_gets_a_context_of_its_own_and_the_class_a_fallback() -> None:
+    assert proposals([(CT, JPEG), (CT, JPEG), (CT, EXPLICIT)]) == [
+        [(CT, (JPEG,)), (CT, (EXPLICIT,)), (CT, (IMPLICIT,))]
+    ]
+
+
+def test_nothing_is_proposed_twice_when_both_little_endian_syntaxes_are_stored() -> None:
+    assert proposals([(MR, IMPLICIT), (MR, EXPLICIT)]) == [[(MR, (IMPLICIT,)), (MR, (EXPLICIT,))]]
+
+
+def test_the_fallback_is_one_context_or_one_each() -> None:
+    assert proposals([(MR, JPEG)]) == [[(MR, (JPEG,)), (MR, (EXPLICIT, IMPLICIT))]]
+    assert proposals([(MR, JPEG)], single=True) == [[(MR, (JPEG,)), (MR, (EXPLICIT,)), (MR, (IMPLICIT,))]]
+
+
+def test_what_a_codec_can_produce_is_proposed_last() -> None:
+    assert proposals([(MR, EXPLICIT)], extra=(EXPLICIT, JPEG))[0][-1] == (MR, (JPEG,))
+
+
+def test_more_than_128_contexts_need_more_associations() -> None:
+    rounds = proposals([(f"1.2.{number}", JPEG) for number in range(100)])
+    assert [len(each) for each in rounds] == [128, 72]
+    assert {abstract for abstract, _ in rounds[0]} & {abstract for abstract, _ in rounds[1]} == set()
+
+
+def test_only_contexts_in_our_role_are_routes() -> None:
+    routes = Routes([Context(CT, JPEG, scu=False), Context(CT, EXPLICIT), Context(MR, JPEG)])
+    assert routes.stored(CT, JPEG) is None
+    assert routes.syntaxes(CT) == [EXPLICIT]
+    assert routes.stored(MR, JPEG) == Context(MR, JPEG)
+
+
+def test_uncompressed_syntaxes_are_tried_first() -> None:
+    assert Routes([Context(CT, JPEG), Context(CT, IMPLICIT), Context(CT, EXPLICIT)]).syntaxes(CT) == [
+        EXPLICIT,
+        IMPLICIT,
+        JPEG,
+    ]
