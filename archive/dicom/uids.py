@@ -82,9 +82,7 @@ _NATIVE = {IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG, "1.2.840.10
 # PS3.6 table A-1: the last components, by what the syntax does to pixels.
 _FAMILIES: dict[Pixels, str] = {
     Pixels.LOSSLESS: "1.98 4.57 4.58 4.65 4.66 4.70 4.80 4.90 4.92 4.110 4.201 4.202 5 8.1",
-    Pixels.LOSSY: (
-        "4.50 4.51 4.52 4.53 4.54 4.55 4.56 4.59 4.60 4.61 4.62 4.63 4.64 4.81 4.91 4.93 4.111 4.112 4.203"
-    ),
+    Pixels.LOSSY: ("4.50 4.51 4.52 4.53 4.54 4.55 4.56 4.59 4.60 4.61 4.62 4.63 4.64 4.81 4.91 4.93 4.111 4.112 4.203"),
     Pixels.VIDEO: (
         "4.100 4.100.1 4.101 4.101.1 4.102 4.102.1 4.103 4.103.1 4.104 4.104.1 4.105 4.105.1 4.106 4.106.1 4.107 4.108"
     ),
