@@ -6,8 +6,12 @@ line, key, value and what would do, and all of them come at once; values are con
 
 from __future__ import annotations
 
+from .changes import needs_restart
+from .checks import ports_in_use
 from .complaints import Complaint, Complaints, Where
+from .display import display
 from .files import find_file, load
+from .peersfile import add_peer
 from .sections import (
     AE,
     TLS,
@@ -41,6 +45,10 @@ __all__ = [
     "Timeouts",
     "UnknownPeers",
     "Where",
+    "add_peer",
+    "display",
     "find_file",
     "load",
+    "needs_restart",
+    "ports_in_use",
 ]

@@ -39,7 +39,7 @@ class Complaint:
     remedy: str
 
     def __str__(self) -> str:
-        setting = f"{self.key} = {self.value}" if self.value else self.key
+        setting = " = ".join(filter(None, (self.key, self.value)))
         return ": ".join(filter(None, (str(self.where), setting, f"{self.problem}; {self.remedy}")))
 
 

@@ -2,13 +2,13 @@
 
 Rules that hold here: a scalar keeps the text that was written (an AE title ``0123`` or ``NO`` is no number and no
 boolean; the option's kind decides what a text means); a key stands once in its mapping; ``${NAME}`` is replaced
-inside values after the text was parsed, so that no variable can add structure; ``<<`` merges as YAML says.
+inside values only, after parsing, so that no variable can add structure; ``<<`` merges as YAML says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import yaml
@@ -37,7 +37,7 @@ class Node:
         return Complaint(self.where, self.key, shown(self.written), problem, remedy)
 
 
-def parse(text: str, file: str, environ: Mapping[str, str], complaints: list[Complaint]) -> Node:
+def parse(text: str, file: str, complaints: list[Complaint]) -> Node:
     """The tree of a text; what is wrong with its form joins the complaints."""
     empty = Node(Where(file), "", {})
     try:
@@ -52,7 +52,7 @@ def parse(text: str, file: str, environ: Mapping[str, str], complaints: list[Com
         return empty
     if root is None or _is_null(root):
         return empty
-    node = Builder(file, environ, complaints).build(root, "", root.start_mark.line + 1, 0)
+    node = Builder(file, complaints).build(root, "", root.start_mark.line + 1, 0)
     if not isinstance(node.content, dict):
         complaints.append(node.complaint("not a mapping", "lines of the form 'name: value' would do"))
         return empty
@@ -82,7 +82,6 @@ class Builder:
     """Turns composed YAML into Nodes, collecting complaints on the way."""
 
     file: str
-    environ: Mapping[str, str]
     complaints: list[Complaint]
     count: int = 0
 
@@ -97,7 +96,7 @@ class Builder:
             return made
         if isinstance(node, yaml.ScalarNode):
             made.written = node.value
-            made.content = None if node.tag == NULL else self.expand(made)
+            made.content = None if node.tag == NULL else node.value
         elif isinstance(node, yaml.SequenceNode):
             made.content = [
                 self.build(item, f"{key}.{number}", item.start_mark.line + 1, depth + 1)
@@ -131,21 +130,32 @@ class Builder:
         first = mapping[name].where.line
         self.complaints.append(child.complaint(f"given twice, first on line {first}", "keep one of the two"))
 
-    def expand(self, node: Node) -> str:
-        return (
-            VARIABLE.sub(lambda match: self.variable(node, match), node.written)
-            if "$" in node.written
-            else node.written
-        )
 
-    def variable(self, node: Node, match: re.Match[str]) -> str:
-        if match[1]:
-            return "${"
-        value = self.environ.get(match[2], match[3])
-        if value is None:
-            remedy = f"set {match[2]} or write ${{{match[2]}:-default}}"
-            self.complaints.append(node.complaint(f"the environment has no {match[2]!r}", remedy))
-        return value or ""
+def expand(node: Node, environ: Mapping[str, str], complaints: list[Complaint]) -> None:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` in every value of the tree; ``$${`` stands for ``${``."""
+    if isinstance(node.content, str):
+        if "$" in node.content:
+            node.content = VARIABLE.sub(lambda match: _variable(match, node, environ, complaints), node.content)
+        return
+    for child in children(node):
+        expand(child, environ, complaints)
+
+
+def _variable(match: re.Match[str], node: Node, environ: Mapping[str, str], complaints: list[Complaint]) -> str:
+    if match[1]:
+        return match[1]
+    value = environ.get(match[2], match[3])
+    if value is None:
+        remedy = f"set {match[2]} or write ${{{match[2]}:-default}}"
+        complaints.append(node.complaint(f"the environment has no {match[2]!r}", remedy))
+    return value or ""
+
+
+def children(node: Node) -> Iterable[Node]:
+    """What is directly inside a list or a mapping."""
+    if isinstance(node.content, dict):
+        return node.content.values()
+    return node.content if isinstance(node.content, list) else ()
 
 
 def _merged(value: yaml.Node) -> Iterator[yaml.MappingNode]:

@@ -7,17 +7,20 @@ everything that is wrong with it; nothing is kept between two loads.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .checks import check, exposed
+from .checks import complaints as contradictions
+from .checks import exposed, key_files, once
 from .complaints import Complaint, Complaints, Where
-from .document import parse
+from .document import expand, parse
 from .kinds import Reading
 from .overrides import apply
 from .reader import Resolver, dns, read
 from .sections import Config
+from .warnings import warnings
 from .words import VERBS
 
 VARIABLE = "ARCHIVE_CONFIG"
@@ -42,13 +45,14 @@ def load(
     environ: Mapping[str, str] = os.environ,
     insecure: bool = False,
     resolve: Resolver = dns,
+    clock: Callable[[], float] = time.time,
 ) -> Config:
     """The configuration of a file, or the built-in one for None; raises Complaints with all that is wrong.
 
     Unless ``insecure``, listening beyond this machine with neither peers nor TLS is refused.
     """
     text = NO_FILE if path is None else read_text(path)
-    return load_text(text, path, overrides=overrides, environ=environ, insecure=insecure, resolve=resolve)
+    return load_text(text, path, overrides=overrides, environ=environ, insecure=insecure, resolve=resolve, clock=clock)
 
 
 def load_text(
@@ -59,18 +63,32 @@ def load_text(
     environ: Mapping[str, str] = os.environ,
     insecure: bool = False,
     resolve: Resolver = dns,
+    clock: Callable[[], float] = time.time,
 ) -> Config:
     """As load, from the text that the file has or shall have."""
     reading = Reading(Path.cwd() if path is None else path.absolute().parent, [], {})
-    root = parse(text, "built-in configuration" if path is None else str(path), environ, reading.complaints)
-    apply(overrides, root, environ, reading.complaints)
+    root = parse(text, "built-in configuration" if path is None else str(path), reading.complaints)
+    apply(overrides, root, reading.complaints)
+    expand(root, environ, reading.complaints)
+    reading.nodes[""] = root
     config = replace(read(root, reading, resolve), file=path)
-    complaints, warnings = check(config, root, reading)
-    if not complaints and not insecure:
-        complaints = exposed(config, reading)
-    if complaints:
-        raise Complaints(complaints)
-    return replace(config, warnings=tuple(warnings))
+    return _checked(config, reading, insecure, clock())
+
+
+def _checked(config: Config, reading: Reading, insecure: bool, now: float) -> Config:
+    """The configuration with its warnings, peers by AE title; raises all complaints."""
+    unfit, doubtful = key_files(config, reading, now)
+    found = once([*reading.complaints, *contradictions(config, reading), *unfit])
+    # Whether anybody is configured can only be told from a file that was understood.
+    open_door = list(exposed(config, reading)) if not found else []
+    if found or (open_door and not insecure):
+        raise Complaints(found or open_door)
+    return replace(
+        config,
+        peers={peer.aet: peer for peer in config.peers.values()},
+        places={key: node.where for key, node in reading.nodes.items()},
+        warnings=tuple(once([*warnings(config, reading), *doubtful, *open_door])),
+    )
 
 
 def read_text(path: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .complaints import Complaint
+from .complaints import Complaint, Where
 from .document import Node
 
 OFF_WORDS = {"off", "false", "no"}
@@ -34,6 +34,17 @@ class Reading:
     folder: Path
     complaints: list[Complaint]
     nodes: dict[str, Node]
+
+    def about(self, key: str, problem: str, remedy: str) -> Complaint:
+        """A finding about an option; one that is not written stands where its section does."""
+        node = self.nodes.get(key)
+        if node is not None:
+            return node.complaint(problem, remedy)
+        place = key
+        while place and place not in self.nodes:
+            place = place.rpartition(".")[0]
+        where = self.nodes[place].where if place in self.nodes else Where("")
+        return Complaint(where, key, "", problem, remedy)
 
     def read(self, kind: Kind, node: Node, default: Any = None) -> Any:
         """The value, or the default after a complaint."""
@@ -95,14 +106,15 @@ class ListOf:
 
     @property
     def expects(self) -> str:
-        return f"a list, each {self.entry.expects}"
+        least = f" of at least {self.at_least}" if self.at_least else ""
+        return f"a list{least}, each {self.entry.expects}"
 
     def read(self, node: Node, reading: Reading) -> tuple[Any, ...]:
         entries = node.content if isinstance(node.content, list) else [node]
         found: list[Any] = []
         for entry in entries:
             value = reading.read(self.entry, entry)
-            if value is not None and value in found:
+            if isinstance(entry.content, str) and value in found:
                 reading.complaints.append(entry.complaint("given twice in the list", "keep one of the two"))
             elif value is not None:
                 found.append(value)

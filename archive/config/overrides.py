@@ -7,33 +7,33 @@ with a dot in it is quoted (``peers."CT.1".port=104``); what was set says ``--se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import yaml
 
 from .complaints import Complaint, Where, shown
-from .document import LOADER, Builder, Node, join
+from .document import LOADER, Builder, Node, children, join
 
 ORIGIN = Where("--set")
 _NAME = re.compile(r'"([^"]+)"|([^."]+)')
 
 
-def apply(overrides: Iterable[str], root: Node, environ: Mapping[str, str], complaints: list[Complaint]) -> None:
+def apply(overrides: Iterable[str], root: Node, complaints: list[Complaint]) -> None:
     """Change the tree; an override that cannot be applied joins the complaints."""
     for override in overrides:
         try:
-            _apply(override, root, environ, complaints)
+            _apply(override, root, complaints)
         except ValueError as error:
             problem, _, remedy = str(error).partition("; ")
             complaints.append(Complaint(ORIGIN, shown(override), "", problem, remedy))
 
 
-def _apply(override: str, root: Node, environ: Mapping[str, str], complaints: list[Complaint]) -> None:
+def _apply(override: str, root: Node, complaints: list[Complaint]) -> None:
     path, equals, text = override.partition("=")
     names = _names(path)
     if not equals or not names:
         raise ValueError("not of the form key.path=value; 'storage.reserve=2GB' would do")
-    value = _value(text, path.strip(), environ, complaints)
+    value = _value(text, path.strip(), complaints)
     _assign(root, names, value)
 
 
@@ -43,22 +43,21 @@ def _names(path: str) -> list[str]:
     return names if ".".join(match[0] for match in _NAME.finditer(path)) == path else []
 
 
-def _value(text: str, key: str, environ: Mapping[str, str], complaints: list[Complaint]) -> Node:
+def _value(text: str, key: str, complaints: list[Complaint]) -> Node:
     try:
         node = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError:
         raise ValueError("the value is not YAML; quote it: key.path='\"value\"'") from None
     if node is None:
         return Node(ORIGIN, key)
-    made = Builder(ORIGIN.file, environ, complaints).build(node, key, 0, 0)
+    made = Builder(ORIGIN.file, complaints).build(node, key, 0, 0)
     _move(made)
     return made
 
 
 def _move(node: Node) -> None:
     node.where = ORIGIN
-    children = node.content.values() if isinstance(node.content, dict) else node.content
-    for child in children if not isinstance(children, str) and children else ():
+    for child in children(node):
         _move(child)
 
 

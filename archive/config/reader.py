@@ -24,11 +24,16 @@ LOOKUPS = 32  # at a time, so that names without an answer wait together and not
 
 
 def read(root: Node, reading: Reading, resolve: Resolver) -> Config:
-    """The configuration; where complaints were made, with defaults in the place of what they are about."""
+    """The configuration, peers by their names in the file; defaults stand where complaints were made."""
     config: Config = Section(Config).read(root, reading)
     addresses = look_up((host for peer in config.peers.values() for host in peer.host), resolve)
     tls = next((listener.tls for listener in config.listeners if listener.tls), None)
-    return replace(config, peers={peer.aet: _complete(peer, config, addresses, tls) for peer in config.peers.values()})
+    return replace(
+        config,
+        peers={
+            name: _complete(replace(peer, name=name), config, addresses, tls) for name, peer in config.peers.items()
+        },
+    )
 
 
 def _complete(peer: Peer, config: Config, addresses: Mapping[str, Sequence[str]], tls: TLS | None) -> Peer:

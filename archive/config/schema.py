@@ -18,11 +18,22 @@ from .document import Node
 from .kinds import Kind, Reading, Unfit
 
 
-def option(kind: Kind, default: Any, meaning: str, *, restart: bool = False, required: bool = False) -> Any:
-    """A field that the file can set; ``restart`` marks what a reload cannot change."""
+UNSET: Any = object()
+
+
+def option(
+    kind: Kind, default: Any, meaning: str, *, unset: Any = UNSET, restart: bool = False, required: bool = False
+) -> Any:
+    """A field that the file can set.
+
+    ``restart`` marks what a reload cannot change. An option without a default of its own is None after reading
+    and taken from elsewhere by the reader; ``unset`` is what it is in an object made without a file.
+    """
     metadata = {"kind": kind, "default": default, "meaning": meaning, "restart": restart, "required": required}
     if required:
         return field(metadata=metadata)
+    if unset is not UNSET:
+        return field(default=unset, metadata=metadata)
     return field(default_factory=lambda: default_value(metadata, Reading(Path(), [], {})), metadata=metadata)
 
 

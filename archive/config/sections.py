@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import values, words
-from .complaints import Complaint
+from .complaints import Complaint, Where
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
 from .schema import Named, Part, Section, option
 from .values import AE_TITLE, LIMIT, PATH, SWITCH, TIMEOUT, Network, number, one_of, size
@@ -179,7 +179,9 @@ class Peer:
         values.CERTIFICATE, None, "the certificate it must show: its fingerprint or its name"
     )
     quirks: tuple[str, ...] = option(ListOf(one_of(words.QUIRKS)), [], "what it cannot stand, by name")
-    local_aet: str = option(AE_TITLE, None, "the AE title the archive calls it with; ae.title if left out")
+    local_aet: str = option(
+        AE_TITLE, None, "the AE title the archive calls it with; ae.title if left out", unset="ARCHIVE"
+    )
     visible_if: None = option(Later(), None, "which studies it may see (not available yet)")
     accept_syntaxes: str | tuple[str, ...] = option(
         SYNTAXES,
@@ -187,15 +189,18 @@ class Peer:
         "which of the proposed transfer syntaxes it "
         "stores with: first-proposed, prefer-lossless, or a list by preference",
     )
-    default_charset: str = option(values.CHARSET, None, "the character set of its data sets that name none")
+    default_charset: str = option(values.CHARSET, None, "the character set of its data sets that name none", unset="")
     store_associations: int = option(number(1, 16), "1", "how many associations are used to send to it at a time")
     async_window: int = option(
         number(0, 65535), "1", "operations proposed to it at a time (0 = no limit); 1 proposes nothing"
     )
-    max_pdu: int = option(values.MAX_PDU, None, "as limits.max_pdu, for this peer")
-    max_results: int = option(LIMIT, None, "as query.max_results, for this peer")
+    max_pdu: int = option(values.MAX_PDU, None, "as limits.max_pdu, for this peer", unset=0)
+    max_results: int = option(LIMIT, None, "as query.max_results, for this peer", unset=0)
     relational: bool = option(SWITCH, "off", "relational queries are answered without being negotiated")
-    timeouts: Timeouts = option(Part(Timeouts), {}, "as the section timeouts, for this peer; names left out stay")
+    timeouts: Timeouts = option(
+        Part(Timeouts), {}, "as the section timeouts, for this peer; names left out stay", unset=Timeouts()
+    )
+    name: str = field(default="", compare=False)  # of its entry in the file
     networks: tuple[Network, ...] = field(default=(), compare=False)  # all of host, looked up
 
     @property
@@ -276,6 +281,7 @@ class Config:
     hl7: None = option(Later(), None, "the HL7 listener (not available yet)")
     web: None = option(Later(), None, "the web server (not available yet)")
     file: Path | None = field(default=None, compare=False)  # where it was read from; None = built in
+    places: Mapping[str, Where] = field(default_factory=dict, repr=False, compare=False)  # of every key that was given
     warnings: tuple[Complaint, ...] = field(default=(), compare=False)
     _by_title: dict[str, Peer] = field(init=False, repr=False, compare=False)
 
