@@ -56,6 +56,10 @@ class Half:
     position: int
     paths: list[str] = field(default_factory=list)
     clean: bool = True
+    full: bool = False
+
+    def restart(self) -> None:
+        self.position, self.paths, self.full, self.clean = self.start, [], False, True
 
 
 class Journal:
@@ -92,7 +96,7 @@ class Journal:
         last = max((record.sequence for records in self.replay() for record in records), default=0)
         self._sequence = max(applied, last)
         for half in self._halves:
-            half.position, half.paths, half.clean = half.start, [], True
+            half.restart()
         return self._sequence
 
     def _records(self, half: Half) -> Iterator[Record]:
@@ -146,11 +150,12 @@ class Journal:
             raise OSError(errno.EFBIG, f"a group of {size} bytes does not fit into the journal")
         other = self._halves[1 - self._active]
         with self._changed:
-            self._active = 1 - self._active
+            half.full = True
             self.wake.set()
             self._changed.wait_for(lambda: other.clean or self._broken)
-        if self._broken:
-            raise OSError(errno.EIO, "the last checkpoint failed")
+            if not other.clean:
+                raise OSError(errno.EIO, "the last checkpoint failed")
+            self._active = 1 - self._active
         return other
 
     # -- checkpoint ---------------------------------------------------------------------------
@@ -162,14 +167,14 @@ class Journal:
         raises OSError nothing is overwritten and `append` refuses as soon as it runs out of room.
         """
         self.wake.clear()
-        for number, half in enumerate(self._halves):
-            if not half.clean and (everything or number != self._active):
+        for half in self._halves:
+            if half.full or (everything and not half.clean):
                 try:
                     settle(half.paths, self._records(half))
                 except OSError:
                     self._report(broken=True)
                     raise
-                half.position, half.paths, half.clean = half.start, [], True
+                half.restart()
         self._report(broken=False)
 
     def _report(self, *, broken: bool) -> None:

@@ -1,0 +1,122 @@
+"""The journal: what was appended is there again, in order, until it was checkpointed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from archive.storage.journal import Journal, Record, slots
+
+SIZE = 1 << 20
+
+
+def record(number: int, size: int = 100) -> Record:
+    return Record({"path": f"p{number}"}, [bytes([number % 256]) * size])
+
+
+def replayed(folder: Path, slot: int = 0) -> list[tuple[str, bytes]]:
+    journal = Journal(folder, SIZE, slot)
+    found = [(r.meta["path"], b"".join(r.data)) for half in journal.replay() for r in half]
+    os.close(journal._fd)
+    return found
+
+
+def crash(journal: Journal) -> None:
+    """What kill -9 does to the process's hold on the journal."""
+    os.close(journal._fd)
+
+
+def test_what_was_appended_comes_back_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    assert journal.append([record(1), record(2)]) == 2
+    assert journal.append([record(3)]) == 3
+    crash(journal)
+    assert replayed(tmp_path) == [("p1", b"\1" * 100), ("p2", b"\2" * 100), ("p3", b"\3" * 100)]
+
+
+def test_a_torn_record_ends_the_replay_before_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    journal.append([record(1)])
+    end = journal._halves[0].position
+    journal.append([record(2)])
+    os.pwrite(journal._fd, b"\xff", end + 30)
+    crash(journal)
+    assert [path for path, _ in replayed(tmp_path)] == ["p1"]
+
+
+def test_records_of_an_older_round_are_not_replayed_behind_newer_ones(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    for number in range(12):
+        journal.append([record(number, 100_000)])
+        journal.checkpoint(lambda paths, records: None)
+    crash(journal)
+    numbers = [int(path[1:]) for path, _ in replayed(tmp_path)]
+    assert numbers == sorted(numbers) and numbers[-1] == 11 and len(numbers) < 12
+
+
+def test_append_waits_for_the_checkpoint_of_the_other_half(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    settled: list[str] = []
+    for number in range(8):
+        journal.append([record(number, 120_000)])
+    appender = threading.Thread(target=lambda: journal.append([record(9, 120_000)]), daemon=True)
+    appender.start()
+    appender.join(0.1)
+    assert appender.is_alive()
+    journal.checkpoint(lambda paths, records: settled.extend(paths))
+    appender.join(5)
+    assert not appender.is_alive() and settled == [f"p{number}" for number in range(8)]
+
+
+def test_a_failed_checkpoint_keeps_the_records_and_refuses_more_than_fits(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+
+    def refuse(paths: object, records: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    for number in range(8):
+        journal.append([record(number, 120_000)])
+    with pytest.raises(OSError):
+        journal.checkpoint(refuse)
+    with pytest.raises(OSError):
+        journal.append([record(9, 120_000)])
+    journal.checkpoint(lambda paths, records: None)
+    journal.append([record(9, 120_000)])
+    crash(journal)
+    assert replayed(tmp_path)[-1][0] == "p9"
+
+
+def test_a_closed_journal_has_nothing_to_replay(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    journal.append([record(1)])
+    journal.close(lambda paths, records: None)
+    assert replayed(tmp_path) == []
+
+
+def test_two_processes_never_share_a_slot(tmp_path: Path) -> None:
+    first, second = Journal(tmp_path, SIZE), Journal(tmp_path, SIZE)
+    assert (first.slot, second.slot) == (0, 1)
+    with pytest.raises(BlockingIOError):
+        Journal(tmp_path, SIZE, 0)
+    crash(first)
+    assert Journal(tmp_path, SIZE).slot == 0
+    assert slots(tmp_path) == [0, 1]
+
+
+def test_sequence_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    journal.append([record(1), record(2)])
+    crash(journal)
+    again = Journal(tmp_path, SIZE)
+    assert again.start(applied=1) == 2
+    assert again.append([record(3)]) == 3
+
+
+def test_a_group_that_cannot_fit_is_refused_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    with pytest.raises(OSError):
+        journal.append([record(1, SIZE)])
+    assert journal.append([record(2)]) == 1
