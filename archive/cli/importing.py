@@ -1,0 +1,56 @@
+"""`archive import`: take folders of files into the archive."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from pathlib import Path
+
+from tqdm import tqdm
+
+from archive.app import Archive
+from archive.cli.common import Commands, command, configuration, show_json, warn
+from archive.index import Outcome
+from archive.services.importing import Import, Imported
+from archive.services.store import Origin
+
+
+def add(commands: Commands) -> None:
+    made = command(commands, "import", run, "store every DICOM file below some folders; goes on where it was interrupted")
+    made.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder or a file")
+    made.add_argument("--quiet", action="store_true", help="do not name the files that were refused")
+
+
+def run(options: argparse.Namespace) -> int:
+    config = configuration(options)
+    missing = [path for path in options.paths if not path.exists()]
+    if missing:
+        warn(f"{missing[0]} does not exist")
+        return 2
+    counts: collections.Counter[str] = collections.Counter()
+    refused: list[Imported] = []
+    with Archive(config) as archive:
+        work = Import(
+            archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports"
+        )
+        for imported in tqdm(work.run(files := work.files()), total=len(files), unit="file", disable=None):
+            counts[_word(imported)] += 1
+            if imported.outcome is None:
+                refused.append(imported)
+    _report(options, counts, refused)
+    return 1 if refused else 0
+
+
+def _word(imported: Imported) -> str:
+    return {Outcome.STORED: "stored", Outcome.EQUAL: "already there"}.get(imported.outcome, "refused")  # type: ignore[arg-type]
+
+
+def _report(options: argparse.Namespace, counts: collections.Counter[str], refused: list[Imported]) -> None:
+    if options.json:
+        reasons = [{"path": str(each.path), "reason": each.reason} for each in refused]
+        show_json({**{word: counts[word] for word in ("stored", "already there")}, "refused": reasons})
+        return
+    if not options.quiet:
+        for each in refused:
+            warn(f"{each.path}: {each.reason}")
+    print(", ".join(f"{count} {word}" for word, count in counts.items()) or "nothing to import")

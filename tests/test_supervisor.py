@@ -1,0 +1,141 @@
+"""The supervisor with real processes: each test runs it in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from archive.supervisor import Supervisor
+
+folder = Path(sys.argv[1])
+how = sys.argv[2]
+
+def child(ready):
+    (folder / f"born-{os.getpid()}").touch()
+    if how == "unable":
+        return 1
+    ready()
+    while True:
+        number = signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        (folder / f"{signal.Signals(number).name}-{os.getpid()}").touch()
+        if number != signal.SIGHUP and how != "stubborn":
+            return 0
+
+def reload():
+    (folder / "reload").touch()
+    return how != "bad"
+
+sys.exit(Supervisor([("one", child), ("two", child)], reload, drain=3.0).run())
+"""
+
+
+class Run:
+    def __init__(self, folder: Path, how: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder), how], cwd=Path(__file__).parent.parent, start_new_session=True
+        )
+
+    def born(self, count: int) -> list[int]:
+        self.until(lambda: len(list(self.folder.glob("born-*"))) >= count)
+        return [int(path.name.split("-")[1]) for path in self.folder.glob("born-*")]
+
+    def until(self, true: object) -> None:
+        deadline = time.monotonic() + 10
+        while not true():  # type: ignore[operator]
+            assert time.monotonic() < deadline, sorted(path.name for path in self.folder.iterdir())
+            time.sleep(0.02)
+
+    def count(self, pattern: str) -> int:
+        return len(list(self.folder.glob(pattern)))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> object:
+    runs: list[Run] = []
+
+    def begin(how: str = "good") -> Run:
+        runs.append(Run(tmp_path, how))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait(5)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_sigterm_reaches_every_child_and_ends_with_status_zero(start) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    run.born(2)
+    time.sleep(0.1)
+    run.process.terminate()
+    assert run.process.wait(5) == 0
+    assert run.count("SIGTERM-*") == 2
+
+
+def test_a_killed_child_is_started_again(start) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    first = run.born(2)[0]
+    os.kill(first, signal.SIGKILL)
+    assert first in run.born(3)
+    run.process.terminate()
+    assert run.process.wait(5) == 0
+
+
+def test_children_die_with_a_killed_supervisor(start) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    children = run.born(2)
+    time.sleep(0.1)
+    run.process.kill()
+    run.until(lambda: not any(alive(child) for child in children))
+
+
+def test_a_stubborn_child_is_killed_at_the_deadline(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("stubborn")
+    run.born(2)
+    time.sleep(0.1)
+    run.process.terminate()
+    assert run.process.wait(6) == 1
+
+
+def test_a_second_sigterm_ends_at_once(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("stubborn")
+    run.born(2)
+    time.sleep(0.1)
+    run.process.terminate()
+    run.until(lambda: run.count("SIGTERM-*") == 2)
+    run.process.terminate()
+    assert run.process.wait(2) == 1
+
+
+def test_a_child_that_cannot_start_ends_the_whole(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("unable")
+    assert run.process.wait(5) == 1
+
+
+@pytest.mark.parametrize("how, reached", [("good", 2), ("bad", 0)])
+def test_sighup_reaches_the_children_only_with_a_good_configuration(start, how: str, reached: int) -> None:  # type: ignore[no-untyped-def]
+    run = start(how)
+    run.born(2)
+    time.sleep(0.1)
+    run.process.send_signal(signal.SIGHUP)
+    run.until(lambda: run.count("reload") == 1)
+    time.sleep(0.2)
+    assert run.count("SIGHUP-*") == reached
