@@ -30,6 +30,7 @@ def to_json(new: NewInstance) -> dict[str, Any]:
         "address": new.address,
         "received": new.received,
         "policy": new.policy,
+        "accept": new.accept,
         "tasks": [dataclasses.asdict(task) for task in new.tasks],
     }
 
@@ -44,6 +45,7 @@ def from_json(meta: dict[str, Any]) -> NewInstance:
         address=meta["address"],
         received=meta["received"],
         policy=meta["policy"],
+        accept=meta["accept"],
         tasks=tuple(NewTask(**task) for task in meta["tasks"]),
     )
 

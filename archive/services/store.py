@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from archive.dicom.header import Header, read_header
 from archive.dicom.part10 import file_meta
-from archive.dicom.uids import check_uid
 from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, TooLarge
 from archive.index import Added, Index, Location, NewInstance, Outcome
 from archive.services.commit import Arrival, Committer
@@ -138,19 +137,25 @@ class Reception:
             self.discard()
 
     def _read_header(self) -> Header:
-        rules, charset = self._store.rules, self._origin.default_charset
         if self._size == 0:
             raise NotUnderstood("data set is empty")
         if self._part is None:
-            return read_header(self._buffer, self._transfer_syntax, rules.wanted, default_charset=charset)
+            return self._gate(self._buffer)
         with mmap.mmap(self._part.fd, 0, access=mmap.ACCESS_READ) as mapped:
             with memoryview(mapped)[len(self._prefix) :] as data:
-                return read_header(data, self._transfer_syntax, rules.wanted, default_charset=charset)
+                return self._gate(data)
+
+    def _gate(self, data: bytearray | memoryview) -> Header:
+        rules = self._store.rules
+        return read_header(
+            data,
+            self._transfer_syntax,
+            rules.wanted,
+            default_charset=self._origin.default_charset,
+            lenient_uids=rules.lenient_uids,
+        )
 
     def _check(self, header: Header) -> None:
-        lenient = self._store.rules.lenient_uids
-        for uid in (header.sop_instance_uid, header.study_uid, header.series_uid, header.sop_class_uid):
-            check_uid(uid, lenient=lenient)
         if header.sop_class_uid != self._sop_class:
             raise ClassMismatch("SOP Class UID of command and data set differ")
         if header.sop_instance_uid != self._sop_instance:
@@ -171,6 +176,7 @@ class Reception:
             source=self._origin.calling,
             address=self._origin.address,
             received=store.clock(),
+            accept=store.rules.on_conflict == "accept",
         )
         return self._settle(new, store.committer.commit(self._arrival(new)))
 
