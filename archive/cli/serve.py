@@ -1,0 +1,89 @@
+"""`archive serve`: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+
+from archive import app, log
+from archive.cli.common import Commands, command
+from archive.config import Complaints, Config, find_file, load, needs_restart
+from archive.dimse.census import Census
+from archive.supervisor import Supervisor, run_alone
+
+LOG = logging.getLogger("archive.serve")
+
+
+def add(commands: Commands) -> None:
+    made = command(commands, "serve", serve, "run the archive until SIGTERM; SIGHUP reloads peers and rules", as_json=False)
+    made.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine although neither peers nor TLS are configured"
+    )
+
+
+class Settings:
+    """The configuration in force, and how it is read again."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.config = self._load()
+
+    def _load(self) -> Config:
+        options = self._options
+        return load(find_file(options.config), overrides=options.set, insecure=options.insecure)
+
+    def again(self) -> Config | None:
+        """The file as it is now, also for `self.config`; None when it cannot be used."""
+        try:
+            self.config = self._load()
+        except Complaints as complaints:
+            for complaint in complaints.complaints:
+                LOG.error("configuration not reloaded: %s", complaint)
+            return None
+        return self.config
+
+    def reload(self) -> bool:
+        """For the supervisor, which speaks for all: say what changed; a bad file changes nothing."""
+        old, new = self.config, self.again()
+        if new is None:
+            return False
+        for key in needs_restart(old, new):
+            LOG.warning("%s has changed, which needs a restart", key)
+        _say_warnings(new)
+        LOG.info("configuration reloaded, %d peers", len(new.peers))
+        return True
+
+
+def serve(options: argparse.Namespace) -> int:
+    settings = Settings(options)
+    config = settings.config
+    log.configure(config.log.level)
+    _say_warnings(config)
+    sockets = app.open_sockets(config)
+    if run_alone(lambda: app.recover(config)) != 0:
+        LOG.error("the store could not be opened, see above")
+        return 1
+    census = Census(config.processes, app.rows_of_census(config))
+    children = [(f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)]
+    _say_listening(config, sockets)
+    status = Supervisor(children, settings.reload).run()
+    LOG.info("stopped")
+    return status
+
+
+def _acceptor(settings: Settings, sockets: list[socket.socket], census: Census, number: int) -> app.Main:
+    return lambda ready: app.Daemon(settings.config, sockets, census, number).run(ready, settings.again)
+
+
+def _say_warnings(config: Config) -> None:
+    for warning in config.warnings:
+        LOG.warning("%s", warning)
+
+
+def _say_listening(config: Config, sockets: list[socket.socket]) -> None:
+    for listener, sock in zip(config.listeners, sockets, strict=True):
+        host, port = sock.getsockname()[:2]
+        how = f"TLS, profile {listener.tls.profile}" if listener.tls else "plain"
+        LOG.info("%s listens on %s:%d (%s)", config.ae.title, host, port, how)
+    LOG.info("files in %s", config.storage.path)
