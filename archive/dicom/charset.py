@@ -20,7 +20,7 @@ UTF_8 = "ISO_IR 192"
 _HIGH = bytes(byte | 0x80 for byte in range(256))
 _LOW = bytes(byte & 0x7F for byte in range(256))
 
-# JIS X 0201: ASCII (the yen sign and the overline keep their ASCII meaning, as delimiters must) and half-width katakana.
+# JIS X 0201: ASCII (yen sign and overline keep their ASCII meaning, as delimiters must) and half-width katakana.
 _JIS_X_0201 = (
     "".join(map(chr, range(0x80))) + "\ufffe" * 0x21 + "".join(map(chr, range(0xFF61, 0xFFA0))) + "\ufffe" * 0x20
 )

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 from archive.errors import InvalidUID
 
@@ -31,7 +31,7 @@ def is_uid(text: str, lenient: bool = False) -> bool:
     return len(text) <= UID_LENGTH and (_LENIENT if lenient else _STRICT)(text) is not None
 
 
-def require_uid(text: str, name: str, lenient: bool = False) -> str:
+def check_uid(text: str, name: str = "data set", lenient: bool = False) -> str:
     """The text itself, or InvalidUID that names the attribute but never repeats the value."""
     if not is_uid(text, lenient):
         raise InvalidUID(f"Invalid UID in {name}")
@@ -113,7 +113,7 @@ def _syntax(uid: str, pixels: Pixels) -> TransferSyntax:
 
 
 def _table() -> dict[str, TransferSyntax]:
-    rows = {uid: Pixels.NATIVE for uid in sorted(_NATIVE)}
+    rows = dict.fromkeys(sorted(_NATIVE), Pixels.NATIVE)
     for pixels, suffixes in _FAMILIES.items():
         rows.update({f"1.2.840.10008.1.2.{suffix}": pixels for suffix in suffixes.split()})
     return {uid: _syntax(uid, pixels) for uid, pixels in rows.items()}
