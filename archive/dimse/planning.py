@@ -9,7 +9,7 @@ contexts (odd one-byte ids, PS3.8 9.3.2.2), and what does not fit waits for the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 MOST_CONTEXTS = 128
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -67,16 +67,19 @@ def _of_class(sop_class: str, stored: Sequence[str], *, single: bool, extra: Seq
     return wanted + [(sop_class, (syntax,)) for syntax in extra if syntax not in stored and syntax not in others]
 
 
-class Routes:
+C = TypeVar("C", bound=Accepted)
+
+
+class Routes(Generic[C]):
     """The accepted contexts of one association, as the sender looks them up."""
 
-    def __init__(self, contexts: Iterable[Accepted]) -> None:
-        self._by_class: dict[str, dict[str, Accepted]] = {}
+    def __init__(self, contexts: Iterable[C]) -> None:
+        self._by_class: dict[str, dict[str, C]] = {}
         for context in contexts:
             if context.scu:
                 self._by_class.setdefault(context.abstract_syntax, {}).setdefault(context.transfer_syntax, context)
 
-    def stored(self, sop_class: str, transfer_syntax: str) -> Accepted | None:
+    def stored(self, sop_class: str, transfer_syntax: str) -> C | None:
         """The context on which stored bytes can go as they are."""
         return self._by_class.get(sop_class, {}).get(transfer_syntax)
 

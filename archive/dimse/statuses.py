@@ -7,6 +7,7 @@ Rules that hold here: a status is written as a number once, beside its clause; s
 
 from __future__ import annotations
 
+import struct
 from enum import Enum
 from typing import NamedTuple
 
@@ -36,10 +37,7 @@ CANCELLED = 0xFE00  # matching or sub-operations terminated by C-CANCEL
 PENDING = 0xFF00
 PENDING_UNSUPPORTED_KEYS = 0xFF01  # C-FIND: optional keys not supported for existence or matching
 
-COMMENTED = frozenset({PROCESSING_FAILURE, CLASS_NOT_SUPPORTED, NOT_AUTHORIZED})
-
 AFFECTED_CLASS = 0x00000002  # (0000,0002), the element at fault when class and context differ
-QUERY_LEVEL = 0x00080052
 
 
 class Service(Enum):
@@ -49,6 +47,7 @@ class Service(Enum):
     FIND = 1
     MOVE = 2
     GET = 3
+    ECHO = 4
 
 
 class Answer(NamedTuple):
@@ -64,6 +63,7 @@ class _Row(NamedTuple):
     find: int
     move: int
     get: int
+    echo: int = PROCESSING_FAILURE
 
 
 # One row per error class; a subclass without a row of its own takes its nearest ancestor's.
@@ -81,7 +81,7 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
     errors.StorageFailed: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.IndexUnavailable: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES),
     errors.UnknownDestination: _Row(UNABLE, UNABLE, UNKNOWN_DESTINATION, UNABLE),
-    errors.NotAllowed: _Row(NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED),
+    errors.NotAllowed: _Row(NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED),
     errors.Cancelled: _Row(UNABLE, CANCELLED, CANCELLED, CANCELLED),
     errors.Unreachable: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.Refused: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
@@ -104,6 +104,11 @@ def comment(text: str) -> str:
     """``text`` as an Error Comment may carry it: VR LO, default repertoire, no control characters."""
     plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
     return plain[:COMMENT_LENGTH].rstrip()
+
+
+def tag_bytes(tag: int) -> bytes:
+    """A tag as VR AT in a command set: group, then element, little endian."""
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF)
 
 
 # What statuses of other archives mean, for logs and the command line: (first, last, words).

@@ -1,0 +1,253 @@
+"""We ask: echo, find, move, get and send, for the command line, routing and prefetch.
+
+Rules that hold here: one call is one association, released in good order or aborted; what goes wrong is
+said in words as Unreachable (nobody there, no association, silence) or Refused (an answer that is a
+failure); answers are handed on as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from archive.dicom.attributes import Level
+from archive.dicom.identifier import Identifier, decode_identifier
+from archive.dicom.matching import Root
+from archive.dimse import statuses
+from archive.dimse.access import QUERY_RETRIEVE, VERIFICATION, Grant
+from archive.dimse.association import Association, Message, SinkFor
+from archive.dimse.destinations import Destination
+from archive.dimse.negotiation import Context
+from archive.dimse.planning import FALLBACK, Proposal
+from archive.dimse.question import Keys, question
+from archive.dimse.reasons import Ended
+from archive.dimse.server import perform, respond
+from archive.dimse.session import Session, caller_of
+from archive.dimse.store import StoreObject
+from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
+from archive.errors import Refused, Unreachable
+
+ROOT_NUMBER = {Root.PATIENT: 1, Root.STUDY: 2, Root.PATIENT_STUDY: 3}
+MEDIUM = 0x0000  # Priority (0000,0700)
+FAILED_LIST = 0x00080058
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a retrieval is, as the peer counts."""
+
+    remaining: int
+    completed: int
+    failed: int
+    warned: int
+
+    @classmethod
+    def of(cls, command: Command) -> Progress:
+        return cls(*(command.number(element) for element in (0x1020, 0x1021, 0x1022, 0x1023)))
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The end of a retrieval: its status in words, the last counts, and what failed."""
+
+    status: int
+    words: str
+    progress: Progress
+    failed_uids: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return self.status == statuses.SUCCESS
+
+
+Told = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What extended negotiation asks for (PS3.4 table C.5-1)."""
+
+    relational: bool = False
+    date_time: bool = False
+    fuzzy: bool = False
+    timezone: bool = False
+
+    def item(self) -> bytes:
+        flags = (self.relational, self.date_time, self.fuzzy, self.timezone)
+        return bytes(flags) if any(flags) else b""
+
+
+def echo(destination: Destination) -> None:
+    """C-ECHO; returns when the peer has answered success."""
+    with calling(destination, VERIFICATION) as association:
+        context = context_of(association, VERIFICATION)
+        message_id = association.next_message_id()
+        association.send_message(context, _command(Field.C_ECHO_RQ, context, message_id))
+        _check(_response(association).command, "C-ECHO")
+
+
+def find(
+    destination: Destination,
+    root: Root,
+    level: Level,
+    keys: Keys,
+    *,
+    charset: str = "ISO_IR 192",
+    options: Options | None = None,
+    limit: int = 0,
+) -> Iterator[Identifier]:
+    """C-FIND: each answer as its elements; after ``limit`` answers the peer is asked to stop."""
+    abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1"
+    with calling(destination, abstract_syntax, options=options) as association:
+        context = context_of(association, abstract_syntax)
+        message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))
+        count = 0
+        while statuses.is_pending((message := _response(association)).command.status):
+            count += 1
+            if not limit or count <= limit:
+                yield decode_identifier(message.data or b"", context.transfer_syntax)
+            if count == limit:
+                _cancel(association, context, message_id)
+        if message.command.status != statuses.CANCELLED or not limit:
+            _check(message.command, "C-FIND")
+
+
+def move(
+    destination: Destination,
+    to: str,
+    root: Root,
+    level: Level,
+    keys: Keys,
+    *,
+    told: Told = lambda _: None,
+    options: Options | None = None,
+) -> Retrieved:
+    """C-MOVE: have the peer send objects to ``to``, which may be ourselves."""
+    abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.2"
+    with calling(destination, abstract_syntax, options=options) as association:
+        context = context_of(association, abstract_syntax)
+        asked = question(level, keys, context, destination, "ISO_IR 192")
+        _ask(association, context, Field.C_MOVE_RQ, asked, MoveDestination=to)
+        while statuses.is_pending((message := _response(association)).command.status):
+            told(Progress.of(message.command))
+        return _retrieved(message, "C-MOVE")
+
+
+def get(
+    destination: Destination,
+    root: Root,
+    level: Level,
+    keys: Keys,
+    *,
+    store: StoreObject,
+    storage: Sequence[Proposal],
+    told: Told = lambda _: None,
+    options: Options | None = None,
+) -> Retrieved:
+    """C-GET: have the peer send objects back over this association; they go through the one way in.
+
+    ``storage`` are the contexts for what may come, 127 at most beside the one for the question.
+    """
+    abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.3"
+    roles = {sop_class: (False, True) for sop_class, _ in storage}
+    with calling(destination, abstract_syntax, options=options, more=storage, roles=roles) as association:
+        context = context_of(association, abstract_syntax)
+        _ask(association, context, Field.C_GET_RQ, question(level, keys, context, destination, "ISO_IR 192"))
+        session = _receiving(association, destination)
+        while True:
+            message = _message(association, lambda command, where: store.sink(session, command, where))
+            if message.command.field == Field.C_STORE_RQ:
+                respond(association, message, perform(store, session, message))
+            elif not statuses.is_pending(message.command.status):
+                return _retrieved(message, "C-GET")
+            else:
+                told(Progress.of(message.command))
+
+
+def _receiving(association: Association, destination: Destination) -> Session:
+    """Objects of a C-GET come from the AE that was called, which may store here because we asked."""
+    grant = Grant(destination.aet, None, frozenset({"store"}))
+    return Session(association, grant, caller_of(grant, association.address, 0))
+
+
+@contextmanager
+def calling(
+    destination: Destination,
+    abstract_syntax: str,
+    *,
+    options: Options | None = None,
+    more: Sequence[Proposal] = (),
+    roles: Mapping[str, tuple[bool, bool]] | None = None,
+) -> Iterator[Association]:
+    """An association for one service; however it ends, what leaves here is an error of the archive."""
+    item = (options or Options()).item()
+    syntaxes = [(syntax,) for syntax in FALLBACK] if destination.has_quirk("single_context") else [FALLBACK]
+    contexts: list[Proposal] = [*((abstract_syntax, each) for each in syntaxes), *more]
+    association = destination.connect(contexts, roles=roles, extended={abstract_syntax: item} if item else {})
+    try:
+        with association:
+            yield association
+    except Ended as ended:
+        raise Unreachable("association lost", ended.words) from ended
+
+
+def context_of(association: Association, abstract_syntax: str) -> Context:
+    context = association.context_for(abstract_syntax)
+    if context is None:
+        raise Refused("peer does not accept this service", f"{association.called}: {abstract_syntax}")
+    return context
+
+
+def _command(what: Field, context: Context, message_id: int, **more: Value) -> bytes:
+    return encode_command(
+        {"AffectedSOPClassUID": context.abstract_syntax, "CommandField": int(what), "MessageID": message_id, **more}
+    )
+
+
+def _ask(association: Association, context: Context, what: Field, identifier: bytes, **more: Value) -> int:
+    message_id = association.next_message_id()
+    command = _command(what, context, message_id, Priority=MEDIUM, CommandDataSetType=HAS_DATA, **more)
+    association.send_message(context, command, identifier)
+    return message_id
+
+
+def _cancel(association: Association, context: Context, message_id: int) -> None:
+    command = {"CommandField": int(Field.C_CANCEL_RQ), "MessageIDBeingRespondedTo": message_id}
+    association.send_message(context, encode_command(command))
+
+
+def _message(association: Association, sink: SinkFor | None = None) -> Message:
+    message = association.read_message(sink)
+    if message is None:
+        raise Unreachable("peer released before its answer", association.called)
+    return message
+
+
+def _response(association: Association) -> Message:
+    message = _message(association)
+    if not message.command.is_response:
+        raise Unreachable("peer sent a request where an answer was due", f"{association.called}: {message.command!r}")
+    return message
+
+
+def _check(command: Command, what: str) -> None:
+    if command.status != statuses.SUCCESS and not statuses.is_warning(command.status):
+        raise Refused(f"{what} refused", _words(command))
+
+
+def _words(command: Command) -> str:
+    return statuses.meaning(command.status) + (f": {command.comment}" if command.comment else "")
+
+
+def _retrieved(message: Message, what: str) -> Retrieved:
+    """The final response; a failure that moved nothing is Refused, anything else is said."""
+    command, progress = message.command, Progress.of(message.command)
+    failed: tuple[str, ...] = ()
+    if message.data:
+        listed = decode_identifier(message.data, message.context.transfer_syntax).text(FAILED_LIST)
+        failed = tuple(uid for uid in listed.split("\\") if uid)
+    usual = command.status in (statuses.SUCCESS, statuses.CANCELLED) or statuses.is_warning(command.status)
+    if not usual and not progress.completed and not progress.failed:
+        raise Refused(f"{what} refused", _words(command))
+    return Retrieved(command.status, _words(command), progress, failed)

@@ -1,0 +1,204 @@
+"""The one sender: stored objects out over an association, for C-MOVE, C-GET and ``archive send``.
+
+Rules that hold here: stored bytes go out as they are on a context of their own transfer syntax, and
+are converted only when the receiver took no such context; the next file is opened, and the kernel told
+to read it, while the receiver still thinks about this one; what goes wrong with one object (a damaged
+file, pixels nobody can convert, a refusal) fails that object alone; what goes wrong with the
+association is raised, and the association is over.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from archive.dicom.convert import convert
+
+from archive.dimse import statuses
+from archive.dimse.association import Association
+from archive.dimse.planning import UNCOMPRESSED, Routes
+from archive.dimse.reasons import Aborted
+from archive.dimse.tally import Result, Sent
+from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
+from archive.errors import ArchiveError, NotTranscodable
+from archive.services.retrieve import OpenFile
+
+MEDIUM = 0x0000  # Priority (0000,0700), PS3.7 E.1
+CHUNK = 1 << 20
+
+
+class Item(Protocol):
+    """An object to be sent: a row of the index or a file of a folder."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def transfer_syntax(self) -> str: ...
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741 - the item
+I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
+
+
+class Codec(Protocol[I_contra]):
+    """Decodes and encodes pixels: the data set of ``item`` in one of ``accepted``, or NotTranscodable."""
+
+    def transcode(self, item: I_contra, accepted: Sequence[str]) -> tuple[str, bytes | Path]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Originator:
+    """Who asked for the C-MOVE behind these stores (0000,1030) and (0000,1031)."""
+
+    aet: str
+    message_id: int
+
+
+class Sender(Generic[I]):
+    """Sends objects over one association, one after the other; belongs to the association's thread."""
+
+    def __init__(
+        self,
+        association: Association,
+        open_file: Callable[[I], OpenFile],
+        codec: Codec[I] | None = None,
+        *,
+        originator: Originator | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._association = association
+        self._routes = Routes(association.contexts.values())
+        self._open_file = open_file
+        self._codec = codec
+        self._originator = originator
+        self._timeout = timeout
+        self._ahead: tuple[I, OpenFile] | None = None
+
+    def send(self, item: I, following: I | None = None) -> Sent:
+        """Send one object and wait for its response; ``following`` is read ahead meanwhile."""
+        try:
+            with self._opened(item) as file:
+                message_id = self._transmit(item, file)
+        except ArchiveError as error:
+            return Sent(item.sop_instance_uid, Result.FAILED, reason=str(error))
+        except OSError as error:
+            # Half a data set is out already, and there is no way to take it back but to end the association.
+            self._association.abort(words=f"stored file cannot be read: {error.strerror}")
+            raise Aborted(self._association.ending) from error
+        self._read_ahead(following)
+        return sent(item, self._response(message_id))
+
+    def close(self) -> None:
+        """Drop what was opened ahead; the association is not touched."""
+        if self._ahead is not None:
+            self._ahead[1].close()
+            self._ahead = None
+
+    def _opened(self, item: I) -> OpenFile:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is item:
+            return ahead[1]
+        if ahead is not None:
+            ahead[1].close()
+        return self._open_file(item)
+
+    def _read_ahead(self, following: I | None) -> None:
+        if following is None:
+            return
+        try:
+            file = self._open_file(following)
+        except ArchiveError:
+            return  # said when its turn comes
+        file.read_ahead()
+        self._ahead = (following, file)
+
+    def _transmit(self, item: I, file: OpenFile) -> int:
+        context = self._routes.stored(item.sop_class_uid, item.transfer_syntax)
+        if context is not None:
+            message_id = self._association.next_message_id()
+            command = self._command(item, message_id)
+            self._association.send_file(context, command, file.fd, file.offset, file.size)
+            return message_id
+        accepted = self._routes.syntaxes(item.sop_class_uid)
+        if not accepted:
+            raise NotTranscodable("receiver takes no such SOP class", item.sop_class_uid)
+        return self._transmit_converted(item, file, accepted)
+
+    def _transmit_converted(self, item: I, file: OpenFile, accepted: Sequence[str]) -> int:
+        target = next((syntax for syntax in accepted if syntax in UNCOMPRESSED), None)
+        if item.transfer_syntax in UNCOMPRESSED and target is not None:
+            with mapped(file) as data:
+                for _ in convert(data, item.transfer_syntax, target):
+                    pass  # a fault must show before the first byte is sent: what has begun cannot be taken back
+                return self._stream(item, target, convert(data, item.transfer_syntax, target))
+        if self._codec is None:
+            raise NotTranscodable("receiver does not take the stored transfer syntax", item.transfer_syntax)
+        syntax, coded = self._codec.transcode(item, accepted)
+        return self._stream(item, syntax, [coded] if isinstance(coded, bytes) else _chunks(coded))
+
+    def _stream(self, item: I, syntax: str, chunks: Iterable[bytes]) -> int:
+        context = self._routes.stored(item.sop_class_uid, syntax)
+        if context is None:
+            raise NotTranscodable("receiver does not take the converted transfer syntax", syntax)
+        message_id = self._association.next_message_id()
+        self._association.send_stream(context, self._command(item, message_id), chunks)
+        return message_id
+
+    def _command(self, item: I, message_id: int) -> bytes:
+        fields: dict[str, Value] = {
+            "AffectedSOPClassUID": item.sop_class_uid,
+            "CommandField": Field.C_STORE_RQ,
+            "MessageID": message_id,
+            "Priority": MEDIUM,
+            "CommandDataSetType": HAS_DATA,
+            "AffectedSOPInstanceUID": item.sop_instance_uid,
+        }
+        if self._originator is not None:
+            fields["MoveOriginatorApplicationEntityTitle"] = self._originator.aet
+            fields["MoveOriginatorMessageID"] = self._originator.message_id
+        return encode_command(fields)
+
+    def _response(self, message_id: int) -> Command:
+        """The response to our request: one operation at a time is ours, whatever window was agreed on."""
+        message = self._association.read_message(timeout=self._timeout)
+        if message is None:
+            raise Aborted("the peer released before its response to C-STORE")
+        if message.command.field != Field.C_STORE_RSP or message.command.message_id != message_id:
+            self._association.abort(words="another message came where the response to C-STORE was due")
+            raise Aborted(self._association.ending)
+        return message.command
+
+
+def sent(item: Item, response: Command) -> Sent:
+    """What the receiver's answer means for one object; an object it has already has arrived."""
+    status, words = response.status, response.comment
+    if status in (statuses.SUCCESS, statuses.DUPLICATE_INSTANCE):
+        return Sent(item.sop_instance_uid, Result.SENT, status)
+    result = Result.WARNING if statuses.is_warning(status) else Result.FAILED
+    reason = f"receiver answered {statuses.meaning(status)}" + (f": {words}" if words else "")
+    return Sent(item.sop_instance_uid, result, status, reason)
+
+
+@contextmanager
+def mapped(file: OpenFile) -> Iterator[memoryview]:
+    """The data set of a file as memory that the kernel pages in and out."""
+    if file.size == 0:
+        yield memoryview(b"")
+        return
+    with mmap.mmap(file.fd, file.offset + file.size, access=mmap.ACCESS_READ) as whole:
+        with memoryview(whole) as view, view[file.offset :] as data:
+            yield data
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """A data set that a codec left in a file of its own, which goes when it was sent."""
+    with path.open("rb") as file:
+        path.unlink()
+        while block := file.read(CHUNK):
+            yield block

@@ -1,0 +1,76 @@
+"""What a verb knows while it serves: the association, whom it is for, and how to say that it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from archive.dimse import statuses
+from archive.dimse.access import Grant
+from archive.dimse.association import Association, Message
+from archive.dimse.statuses import Answer, Service
+from archive.dimse.wire import Value
+from archive.services.caller import Caller
+
+NOTHING_GRANTED = frozenset[str]()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One association being served; ``grant`` is what was decided when it began, and stays so."""
+
+    association: Association
+    grant: Grant
+    caller: Caller
+
+    @classmethod
+    def of(cls, association: Association, default_limit: int) -> Session:
+        grant = association.grant
+        if not isinstance(grant, Grant):
+            grant = Grant(association.calling.strip(), None, NOTHING_GRANTED)
+        return cls(association, grant, caller_of(grant, association.address, default_limit))
+
+    def has_quirk(self, name: str) -> bool:
+        return self.grant.peer is not None and name in self.grant.peer.quirks
+
+    @property
+    def default_charset(self) -> str:
+        return (self.grant.peer.default_charset if self.grant.peer else "") or ""
+
+
+def caller_of(grant: Grant, address: str, default_limit: int) -> Caller:
+    """Who asks, as the services see it."""
+    peer = grant.peer
+    limit = default_limit if peer is None or peer.max_results is None else peer.max_results
+    return Caller(grant.aet, address, (peer.visible_if if peer else "") or "", limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished operation: the final response and what the log says of it."""
+
+    answer: Answer
+    words: str
+    extra: Mapping[str, Value] = field(default_factory=dict)
+    data: bytes | None = None
+
+    def response(self) -> dict[str, Value]:
+        """The elements of the final response beyond those of every response."""
+        said = dict(self.extra)
+        if self.answer.comment:
+            said["ErrorComment"] = self.answer.comment
+        if self.answer.offending:
+            said["OffendingElement"] = b"".join(statuses.tag_bytes(tag) for tag in self.answer.offending)
+        return said
+
+
+class Verb(Protocol):
+    """One operation of one service: reads its request, calls one service, says the answer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def service(self) -> Service: ...
+
+    def __call__(self, session: Session, message: Message) -> Done: ...

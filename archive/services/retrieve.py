@@ -1,0 +1,75 @@
+"""Retrieving: a query and who asks, to stored instances, and an instance to its open file.
+
+Rules that hold here: what a caller may not see does not exist for it, named by its UID or not; a
+selection is walked page by page, so that memory does not grow with it; a file that is missing or
+has another length than the index says is Damaged and never sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from archive.dicom.matching import Query
+from archive.errors import Damaged
+from archive.index import Index, StoredInstance
+from archive.services.caller import Caller
+from archive.storage.local import Volume
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A stored file, open for reading: its data set is ``size`` bytes from ``offset``. Closes as a context manager."""
+
+    fd: int
+    offset: int
+    size: int
+
+    def read_ahead(self) -> None:
+        """Tell the kernel that the data set is wanted soon."""
+        os.posix_fadvise(self.fd, self.offset, self.size, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The instances a retrieval is about: how many there are, and an iterator over them (walk it once)."""
+
+    total: int
+    instances: Iterator[StoredInstance]
+
+
+class Retrieve:
+    """Selects from one index and opens files on the volumes; thread-safe."""
+
+    def __init__(self, index: Index, volumes: Mapping[str, Volume]) -> None:
+        self._index = index
+        self._volumes = volumes
+
+    def select(self, query: Query, caller: Caller) -> Selection:
+        """What ``query`` names and ``caller`` may see."""
+        visible = caller.visible_if or None
+        return Selection(self._index.count(query, visible=visible), iter(self._index.instances(query, visible=visible)))
+
+    def open(self, instance: StoredInstance) -> OpenFile:
+        """The file of an instance; raises Damaged."""
+        location = instance.location
+        volume = self._volumes.get(location.volume)
+        if volume is None:
+            raise Damaged("stored file is missing", f"volume {location.volume} is not configured")
+        fd = volume.open_file(location.path, location.offset + location.size)
+        return OpenFile(fd, location.offset, location.size)
