@@ -11,10 +11,13 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 from archive.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, IMPLICIT_LITTLE
-from archive.dimse.reasons import UNEXPECTED_PARAMETER, UNRECOGNIZED_PARAMETER, ProtocolError
+from archive.dimse.reasons import INVALID_PARAMETER, UNEXPECTED_PARAMETER, UNRECOGNIZED_PARAMETER, ProtocolError
 from archive.dimse.wire import ASSOCIATE_AC, ASSOCIATE_RQ, PDU_HEADER
+
+T = TypeVar("T")
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 PROTOCOL_VERSION = 1  # bit 0; the other bits are not tested (PS3.8 table 9-11)
@@ -154,7 +157,8 @@ def read_request(body: bytes) -> AssociateRequest:
     """An A-ASSOCIATE-RQ from what follows its PDU header."""
     version, called, calling = _fixed(body)
     contexts: list[Proposed] = []
-    name = user = None
+    name: str | None = None
+    user: UserInformation | None = None
     for kind, content in _items(body, FIXED.size, len(body)):
         if kind == CONTEXT_RQ:
             contexts.append(_memorized(content) if len(content) <= _MEMORABLE else _proposed(content))
@@ -177,7 +181,8 @@ def read_accept(body: bytes) -> AssociateAccept:
     if not _fixed(body)[0] & PROTOCOL_VERSION:
         raise ProtocolError("the acceptance is of another protocol version")
     results: dict[int, tuple[int, str]] = {}
-    name = user = None
+    name: str | None = None
+    user: UserInformation | None = None
     for kind, content in _items(body, FIXED.size, len(body)):
         if kind == CONTEXT_AC:
             number, result, syntax = _result(content)
@@ -224,9 +229,9 @@ def _items(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         start += length
 
 
-def _once(before: object, value: object, what: str, reason: int | None = None) -> object:
+def _once(before: object, value: T, what: str, reason: int = INVALID_PARAMETER) -> T:
     if before is not None:
-        raise ProtocolError(f"{what} twice", *(() if reason is None else (reason,)))
+        raise ProtocolError(f"{what} twice", reason)
     return value
 
 

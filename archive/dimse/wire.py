@@ -261,3 +261,37 @@ def encode_response(
     for key, value in (extra or {}).items():
         answer[_NUMBER[key]] = value
     return encode_command(answer)
+
+
+def holds_message(buffer: memoryview, position: int, end: int, pdu_left: int) -> bool:
+    """Does a whole message lie in `buffer[position:end]`, `pdu_left` bytes of a P-DATA PDU first?
+
+    False when it cannot be told: what is wrong with it is found when it is read.
+    """
+    command = b""
+    while True:
+        if not pdu_left:
+            if end - position < PDU_HEADER.size:
+                return False
+            kind, pdu_left = PDU_HEADER.unpack_from(buffer, position)
+            position += PDU_HEADER.size
+            if kind != P_DATA:
+                return False
+        if end - position < PDV_OVERHEAD:
+            return False
+        length, _, control = PDV_HEADER.unpack_from(buffer, position)
+        if not 2 <= length <= min(pdu_left, end - position) - 4:
+            return False
+        if control & COMMAND_BIT:
+            command += buffer[position + PDV_OVERHEAD : position + length + 4]
+        position += length + 4
+        pdu_left -= length + 4
+        if control & LAST_BIT and (not control & COMMAND_BIT or not _announces_data(command)):
+            return True
+
+
+def _announces_data(command: bytes) -> bool:
+    try:
+        return decode_command(command).has_data
+    except ProtocolError:
+        return False

@@ -1,0 +1,182 @@
+"""Listening sockets and the life of an accepted connection, up to the association and after it.
+
+Rules that hold here: the accepting thread accepts and does nothing else; each connection has a thread
+of its own, which does the TLS handshake and waits for the A-ASSOCIATE-RQ under deadlines; whatever
+happens in it, its counts are given back and its socket is closed; `stop` never takes longer than told.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+from time import monotonic
+
+from archive.dimse.association import Association
+from archive.dimse.connection import TIMEOUTS, Timeouts
+from archive.dimse.incoming import Handler, Incoming, Policy, Serving
+from archive.dimse.limits import Limits
+from archive.dimse.tls import ServerTLS
+
+__all__ = ["Handler", "Listener", "Policy", "bind"]
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+PAUSE = 0.1  # seconds without accepting when descriptors or memory ran out
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def bind(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """Accepts on one listening socket, which other processes may share."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        tls: ServerTLS | None = None,
+        limits: Limits | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
+        self._sock = sock
+        self._tls = tls
+        self._limits = limits or Limits()
+        self._timeouts = timeouts
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._accepting: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._live: dict[int, Incoming] = {}
+        self._none_left = threading.Condition(self._lock)
+        self._serving: Serving | None = None
+        self._stopping = False
+        self._complained = 0.0
+
+    @property
+    def port(self) -> int:
+        return int(self._sock.getsockname()[1])
+
+    def associations(self) -> list[Association]:
+        """Those that are open now."""
+        with self._lock:
+            return [live.association for live in self._live.values() if live.association is not None]
+
+    # -- accepting ----------------------------------------------------------------------------
+
+    def start(self, handler: Handler, policy: Policy) -> None:
+        """Serve in threads of our own: `handler(association)` runs in the association's."""
+        self._serving = Serving(handler, policy, self._limits, self._timeouts, self._tls, self._gone)
+        self._sock.setblocking(False)  # another process may be quicker after we were woken
+        self._accepting = threading.Thread(target=self._accept_all, name=f"accept:{self.port}", daemon=True)
+        self._accepting.start()
+
+    def _accept_all(self) -> None:
+        with select.epoll() as poll:
+            # Exclusive: of the processes that share the socket, the kernel wakes one per connection.
+            poll.register(self._sock, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(self._wake_reader, select.EPOLLIN)
+            while not self._stopping:
+                poll.poll()
+                if not self._stopping and self._serving is not None:
+                    self._accept(self._serving)
+
+    def _accept(self, serving: Serving) -> None:
+        try:
+            sock, peer = self._sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return
+        except OSError as error:
+            self._pause(error)
+            return
+        address = _plain(peer[0])
+        if not (serving.policy.admit(address) and self._limits.admit(address)):
+            self._complain("connection from %s closed: too many that have not said who they are", address)
+            sock.close()
+            return
+        live = Incoming(serving, sock, address, peer[1])
+        with self._lock:
+            self._live[live.number] = live
+        try:
+            threading.Thread(target=live.run, name=f"{address}#{live.number}", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            live.forget()
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        """Out of descriptors, memory or threads: connections wait in the backlog meanwhile."""
+        if isinstance(error, OSError) and error.errno not in _EXHAUSTED:
+            if not self._stopping:
+                log.error("cannot accept: %s", error)
+        else:
+            self._complain("cannot accept for now: %s", error)
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        poll.poll(PAUSE * 1000)
+
+    def _complain(self, message: str, *arguments: object) -> None:
+        """At most once a second: whoever floods us must not flood the log."""
+        now = monotonic()
+        if now - self._complained >= 1.0:
+            self._complained = now
+            log.warning(message, *arguments)
+
+    # -- stopping -----------------------------------------------------------------------------
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """Accept no more; idle associations end at once, operations may finish until the deadline."""
+        deadline = monotonic() + seconds
+        self._stopping = True
+        if self._serving is not None:
+            self._serving.stopping = True
+        os.write(self._wake_writer, b"x")
+        if self._accepting is not None:
+            self._accepting.join(max(0.0, deadline - monotonic()))
+        self._sock.close()
+        with self._lock:
+            live = list(self._live.values())
+        for each in live:
+            each.stop()
+        if not self._wait_until_empty(deadline - seconds * 0.1):
+            self._cut()
+            self._wait_until_empty(deadline)
+
+    def _cut(self) -> None:
+        with self._lock:
+            live = list(self._live.values())
+        for each in live:
+            log.warning("%s cut off: it did not end in time", each.name)
+            each.cut()
+
+    def _wait_until_empty(self, deadline: float) -> bool:
+        with self._none_left:
+            return self._none_left.wait_for(lambda: not self._live, max(0.0, deadline - monotonic()))
+
+    def _gone(self, live: Incoming) -> None:
+        with self._none_left:
+            self._live.pop(live.number, None)
+            if not self._live:
+                self._none_left.notify_all()
+
+
+def _plain(address: str) -> str:
+    """An address without IPv6 scope; an IPv4 address inside IPv6 is the IPv4 address."""
+    address = address.partition("%")[0]
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
