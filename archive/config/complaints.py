@@ -14,7 +14,7 @@ from archive.errors import ConfigurationError
 
 SHOWN = 100  # characters of a value; enough to find it in the file
 
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|((?<![a-z])password=)[^&\s]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|((?<![a-z])password=)[^&\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

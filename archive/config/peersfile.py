@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -44,16 +45,27 @@ def add_peer(
 def with_peer(text: str, file: str, aet: str, entry: Mapping[str, object]) -> str:
     """The text with one more entry under ``peers``."""
     before = _tree(text, file)
-    known = before.content.get("peers") if isinstance(before.content, dict) else None
-    if known is not None and isinstance(known.content, dict) and aet in known.content:
+    assert isinstance(before.content, dict)
+    known = before.content.get("peers", Node(Where(file), "peers"))
+    by_hand = f"add by hand: {_flow({aet: dict(entry)})}"
+    if isinstance(known.content, dict) and aet in known.content:
         raise _refusal(known.content[aet].where, f"peers.{aet}", "is configured already", "edit its entry in the file")
-    line = _flow({aet: dict(entry)})
-    new = _insert(text, line)
-    if _said(_tree(new, file), without=aet) != _said(before) or _entry(new, file, aet) != plain(_tree(line, file)):
-        raise _refusal(
-            Where(file), "peers", "the form of this file leaves no place for a new entry", f"add by hand: {line}"
-        )
+    if not isinstance(known.content, dict | None):
+        raise _refusal(known.where, "peers", "not a mapping", by_hand)
+    new = _insert(text, _flow({aet: dict(entry)}))
+    if not _is_added(new, before, file, aet, entry):
+        raise _refusal(known.where, "peers", "the form of this file leaves no place for a new entry", by_hand)
     return new
+
+
+def _is_added(new: str, before: Node, file: str, aet: str, entry: Mapping[str, object]) -> bool:
+    """Whether the new text says what the old one said, and the entry."""
+    complaints: list[Complaint] = []
+    after = parse(new, file, complaints)
+    if complaints or _said(after, without=aet) != _said(before):
+        return False
+    wanted = parse(_flow({"peers": {aet: dict(entry)}}), file, complaints)
+    return bool(_said(after)["peers"].get(aet) == _said(wanted)["peers"][aet])
 
 
 def _tree(text: str, file: str) -> Node:
@@ -64,19 +76,11 @@ def _tree(text: str, file: str) -> Node:
     return tree
 
 
-def _said(tree: Node, without: str = "") -> dict[str, object]:
+def _said(tree: Node, without: str = "") -> dict[str, Any]:
     """What the file says, leaving out one peer; no peers at all is the same as none."""
-    said = plain(tree)
-    assert isinstance(said, dict)
-    named = said.get("peers")
-    kept = {name: each for name, each in named.items() if name != without} if isinstance(named, dict) else {}
-    return {**said, "peers": kept}
-
-
-def _entry(text: str, file: str, aet: str) -> object:
-    said = plain(_tree(text, file))
-    assert isinstance(said, dict) and isinstance(said["peers"], dict)
-    return {aet: said["peers"].get(aet)}
+    said: Any = plain(tree)
+    peers = {name: each for name, each in (said.get("peers") or {}).items() if name != without}
+    return {**said, "peers": peers}
 
 
 def _refusal(where: Where, key: str, problem: str, remedy: str) -> Complaints:
@@ -111,7 +115,7 @@ def _ended(text: str, end: str) -> str:
 def _insert_section(text: str, root: yaml.MappingNode, line: str, end: str) -> str:
     """``peers`` as last key of the file."""
     if root.flow_style:
-        last = _last(root)
+        last = _last_inside(root)
         return f"{text[:last]}{', ' if root.value else ''}peers: {{{line}}}{text[last:]}"
     place = root.end_mark.index
     head = _ended(text[:place], end)
@@ -124,9 +128,8 @@ def _fill_section(text: str, root: yaml.MappingNode, name: yaml.Node, value: yam
     colon = text.index(":", name.end_mark.index)
     empty = text[value.start_mark.index : value.end_mark.index] if value.start_mark.index > colon else ""
     if root.flow_style:
-        return (
-            f"{text[: colon + 1]} {{{line}}}{text[colon + 1 + len(empty) :].lstrip() if empty else text[colon + 1 :]}"
-        )
+        stop = value.end_mark.index if empty else colon + 1
+        return f"{text[: colon + 1]} {{{line}}}{text[stop:]}"
     head, tail = text[: colon + 1], text[colon + 1 :]
     if empty:
         head, tail = text[: value.start_mark.index].rstrip(" "), text[value.end_mark.index :]
@@ -136,7 +139,7 @@ def _fill_section(text: str, root: yaml.MappingNode, name: yaml.Node, value: yam
 
 def _insert_entry(text: str, peers: yaml.MappingNode, line: str, end: str) -> str:
     """One more entry after the last one, its comment left with it."""
-    last = _last(peers)
+    last = _last_inside(peers) if peers.flow_style else _last(peers)
     if peers.flow_style:
         return f"{text[:last]}, {line}{text[last:]}"
     stop = text.find("\n", last)
@@ -147,15 +150,16 @@ def _insert_entry(text: str, peers: yaml.MappingNode, line: str, end: str) -> st
 def _last(node: yaml.Node) -> int:
     """Where the text of a node ends; an alias (*name) stands elsewhere, so that its key has to do."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
-        return _inner_end(node)
+        return int(node.end_mark.index)
     last = node.value[-1]
     if isinstance(last, tuple):
-        return max(last[0].end_mark.index, _last(last[1]))
+        return max(int(last[0].end_mark.index), _last(last[1]))
     return _last(last)
 
 
-def _inner_end(node: yaml.Node) -> int:
-    return int(node.end_mark.index)
+def _last_inside(node: yaml.MappingNode) -> int:
+    """Where the last value inside braces ends."""
+    return _last(node.value[-1][1]) if node.value else int(node.start_mark.index) + 1
 
 
 @contextmanager

@@ -80,3 +80,7 @@ def _row(name: str, metadata: Mapping[str, Any]) -> str:
 def _words(name: str, table: Mapping[str, str]) -> str:
     rows = [f"| `{word}` | {meaning} |" for word, meaning in table.items()]
     return "\n".join([f"### Words of `{name}`", "", "| word | meaning |", "|---|---|", *rows, ""])
+
+
+if __name__ == "__main__":
+    print(tables(), end="")

@@ -17,7 +17,6 @@ from .complaints import Where
 from .document import Node
 from .kinds import Kind, Reading, Unfit
 
-
 UNSET: Any = object()
 
 

@@ -265,7 +265,7 @@ class Config:
     """A whole configuration, consistent and converted; ``load`` gives one or raises."""
 
     ae: AE = option(Section(AE), {}, "who the archive is")
-    listeners: tuple[Listener, ...] = option(ListOf(Section(Listener), 1), [{}], "where it listens", restart=True)
+    listeners: tuple[Listener, ...] = option(ListOf(Section(Listener), 1), [{}], "where it listens")
     processes: int = option(PROCESSES, "auto", "processes that accept associations; auto = one per core", restart=True)
     limits: Limits = option(Section(Limits), {}, "how much at a time")
     timeouts: Timeouts = option(Section(Timeouts), {}, "how long it waits")
