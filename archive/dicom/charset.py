@@ -88,6 +88,7 @@ _ELEMENTS: dict[int, CodeElement] = {
 _BY_ESCAPE = {element.escape: element for element in _ELEMENTS.values()} | {b"\x1b$@": _ELEMENTS[87]}
 _ASCII_ESCAPES = (b"\x1b(B", b"\x1b(J")  # back to one byte a character in G0: ISO-IR 6, ISO-IR 14
 _ALONE = {192: "utf-8", 18030: "gb18030", 936: "gbk"}
+_ALONE_TERMS = {"utf-8": UTF_8, "gb18030": "GB18030", "gbk": "GBK"}
 
 # What people write instead of the defined terms, after letters and digits alone are kept.
 _SPELLINGS = {
@@ -127,6 +128,16 @@ class Charset:
     def fallback(self) -> CodeElement | None:
         """What bytes above 0x7F mean to writers who forgot the escape sequence."""
         return self.initial or next((element for element in self.elements if element.slot == 1), None)
+
+    @property
+    def defined_terms(self) -> str:
+        """The value of (0008,0005) that declares this set, spelled as PS3.3 C.12.1.1.2 does; "" for ASCII alone."""
+        if self.alone:
+            return _ALONE_TERMS[self.alone]
+        if len(self.terms) == 1 and (not self.elements or self.elements[0].width == 1):
+            return f"ISO_IR {self.elements[0].number}" if self.elements else ""
+        terms = [f"ISO 2022 IR {element.number}" for element in self.elements]
+        return "\\".join(terms if self.elements and _number(self.terms[0]) == self.elements[0].number else ["", *terms])
 
 
 @lru_cache(maxsize=256)
