@@ -1,0 +1,54 @@
+"""Stored data sets in another of the uncompressed transfer syntaxes (PS3.5 A.1, A.2, A.3, A.5).
+
+Rules that hold here: the result comes in pieces and nothing is held whole, so a data set of any size may be
+converted from a mapped file; the meaning of every value stays; compressed pixels are another module's matter.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from archive.dicom.elements import Buffer
+from archive.dicom.encoding import encoding_of
+from archive.dicom.inflate import RAW_DEFLATE, inflate
+from archive.dicom.limits import LIMITS, Limits
+from archive.dicom.rewrite import Rewriter
+from archive.dicom.source import MemorySource, Source, StreamSource, copied
+from archive.dicom.uids import TransferSyntax, transfer_syntax
+from archive.errors import NotTranscodable
+
+
+def convert(data: Buffer, from_syntax: str, to_syntax: str, limits: Limits = LIMITS) -> Iterator[bytes]:
+    """The data set in ``to_syntax``, piece by piece. NotTranscodable at once; NotUnderstood where it is broken."""
+    read, write = _uncompressed(from_syntax), _uncompressed(to_syntax)
+    pieces = _converted(data, read, write, limits)
+    return _deflated(pieces) if write.deflated else pieces
+
+
+def _uncompressed(syntax: str) -> TransferSyntax:
+    facts = transfer_syntax(syntax)
+    if not facts.uncompressed:
+        raise NotTranscodable("Not an uncompressed transfer syntax", syntax)
+    return facts
+
+
+def _converted(data: Buffer, read: TransferSyntax, write: TransferSyntax, limits: Limits) -> Iterator[bytes]:
+    pieces = inflate(data, limits) if read.deflated else None
+    if encoding_of(read) is encoding_of(write):
+        return pieces if pieces is not None else copied(MemorySource(data), len(data))
+    source: Source = StreamSource(pieces) if pieces is not None else MemorySource(data)
+    return Rewriter(source, encoding_of(read), encoding_of(write), limits=limits).pieces()
+
+
+def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Deflated without a zlib header, made even by a NUL (PS3.5 A.5)."""
+    deflater = zlib.compressobj(wbits=RAW_DEFLATE)
+    size = 0
+    for piece in pieces:
+        made = deflater.compress(piece)
+        size += len(made)
+        if made:
+            yield made
+    made = deflater.flush()
+    yield made + b"\0" if (size + len(made)) & 1 else made
