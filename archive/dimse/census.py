@@ -15,18 +15,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 KEY = 8  # bytes of a digest that stand for an AE title or an address
 FREE = bytes(KEY)
 
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Associations at this moment: in all, with one AE title, from one address."""
+    """Associations at this moment: in all, with one AE title, from one address; and room left in this process."""
 
     total: int
     of_aet: int
     of_address: int
+    rows_left: int
 
 
 class Census:
@@ -50,13 +54,16 @@ class Census:
         self._aets[span] = self._addresses[span] = bytes(self._rows * KEY)
         self._free = list(range(first + self._rows - 1, first - 1, -1))
 
-    def enter(self, aet: str, address: str, refuse: Callable[[Counts], str]) -> int | str:
-        """Take a row unless `refuse` says why not; the row number goes back to `leave`."""
+    def enter(self, aet: str, address: str, refuse: Callable[[Counts], R | None]) -> int | R:
+        """Take a row, whose number goes back to `leave`, or what `refuse` says against it.
+
+        `refuse` must say something when no row is left.
+        """
         aet_key, address_key = _key(aet.upper()), _key(address)
         with self._locked():
-            reason = refuse(self._count(aet_key, address_key))
-            if reason or not self._free:
-                return reason or "this process has no room left"
+            refusal = refuse(self._count(aet_key, address_key))
+            if refusal is not None:
+                return refusal
             row = self._free.pop()
             self._write(row, aet_key, address_key)
             return row
@@ -70,7 +77,9 @@ class Census:
         return self._rows * self._processes - _count(self._aets, FREE)
 
     def _count(self, aet_key: bytes, address_key: bytes) -> Counts:
-        return Counts(self.total(), _count(self._aets, aet_key), _count(self._addresses, address_key))
+        return Counts(
+            self.total(), _count(self._aets, aet_key), _count(self._addresses, address_key), len(self._free)
+        )
 
     def _write(self, row: int, aet_key: bytes, address_key: bytes) -> None:
         span = slice(row * KEY, (row + 1) * KEY)

@@ -7,8 +7,8 @@ import os
 from archive.dimse.census import Census, Counts
 
 
-def never(counts: Counts) -> str:
-    return ""
+def never(counts: Counts) -> str | None:
+    return None if counts.rows_left else "no room"
 
 
 def test_associations_are_counted_by_title_and_address() -> None:
@@ -19,7 +19,7 @@ def test_associations_are_counted_by_title_and_address() -> None:
     seen: list[Counts] = []
     census.enter("MR1", "10.0.0.2", lambda counts: seen.append(counts) or "no")  # type: ignore[func-returns-value]
     census.enter("CT1", "10.0.0.1", lambda counts: seen.append(counts) or "no")  # type: ignore[func-returns-value]
-    assert seen == [Counts(2, 0, 1), Counts(2, 2, 1)]
+    assert seen == [Counts(2, 0, 1, 8), Counts(2, 2, 1, 8)]
 
 
 def test_who_is_refused_takes_no_row_and_who_leaves_frees_one() -> None:
@@ -27,7 +27,7 @@ def test_who_is_refused_takes_no_row_and_who_leaves_frees_one() -> None:
     census.join(0)
     assert census.enter("A", "1", lambda counts: "full") == "full"
     row = census.enter("A", "1", never)
-    assert isinstance(row, int) and census.enter("B", "1", never) == "this process has no room left"
+    assert isinstance(row, int) and census.enter("B", "1", never) == "no room"
     census.leave(row)
     assert census.total() == 0 and isinstance(census.enter("B", "1", never), int)
 
@@ -54,7 +54,7 @@ def test_processes_never_admit_more_than_the_limit_together() -> None:
         if pid == 0:
             census.join(process)
             for _ in range(50):
-                census.enter("CT1", "1", lambda counts: "full" if counts.total >= 60 else "")
+                census.enter("CT1", "1", lambda counts: "full" if counts.total >= 60 else None)
             os._exit(0)
         children.append(pid)
     for pid in children:
