@@ -52,7 +52,10 @@ def with_peer(text: str, file: str, aet: str, entry: Mapping[str, object]) -> st
         raise _refusal(known.content[aet].where, f"peers.{aet}", "is configured already", "edit its entry in the file")
     if not isinstance(known.content, dict | None):
         raise _refusal(known.where, "peers", "not a mapping", by_hand)
-    new = _insert(text, _flow({aet: dict(entry)}))
+    try:
+        new = _insert(text, _flow({aet: dict(entry)}))
+    except (yaml.YAMLError, ValueError):  # a tab that only the C parser lets pass; "? peers" without a colon
+        new = ""
     if not _is_added(new, before, file, aet, entry):
         raise _refusal(known.where, "peers", "the form of this file leaves no place for a new entry", by_hand)
     return new

@@ -86,7 +86,7 @@ class Section:
         return {
             name: metadata["kind"].show(getattr(value, name))
             for name, metadata in options(self.of)
-            if getattr(value, name) is not None
+            if getattr(value, name) not in (None, "")
         }
 
 

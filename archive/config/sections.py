@@ -182,7 +182,7 @@ class Peer:
     local_aet: str = option(
         AE_TITLE, None, "the AE title the archive calls it with; ae.title if left out", unset="ARCHIVE"
     )
-    visible_if: None = option(Later(), None, "which studies it may see (not available yet)")
+    visible_if: str = option(values.FILTER, None, "only objects that fit can be found and retrieved by it", unset="")
     accept_syntaxes: str | tuple[str, ...] = option(
         SYNTAXES,
         "first-proposed",

@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from archive.errors import ConfigurationError
+
 from .kinds import OFF_WORDS, ON_WORDS, Rooted, Scalar, Unfit
 from .units import read_duration, read_size, show_duration, show_size
 
@@ -187,6 +189,16 @@ def _transfer_syntax(text: str) -> str:
     raise Unfit("not a transfer syntax")
 
 
+def _filter(text: str) -> str:
+    from archive.dicom.expression import parse_expression  # the table of attributes, for the few that filter
+
+    try:
+        parse_expression(text)
+    except ConfigurationError as error:
+        raise Unfit(str(error)) from None
+    return text
+
+
 def _charset(text: str) -> str:
     from pydicom.charset import python_encoding
 
@@ -209,6 +221,7 @@ PATH = Rooted("a path", _path)
 INDEX_URL = Rooted("sqlite:///path or postgresql://user:password@host/database", _index_url)
 CERTIFICATE = Scalar("sha256:fingerprint or a name in the certificate", _fingerprint_or_name)
 TRANSFER_SYNTAX = Scalar("a transfer syntax by UID or keyword such as JPEGLosslessSV1", _transfer_syntax)
+FILTER = Scalar("a filter such as Modality != 'PR' and StudyDate >= 20200101", _filter)
 CHARSET = Scalar("a defined term such as ISO_IR 100", _charset)
 TIMEOUT = duration(0.1, 86400.0)
 # 0 is no limit (PS3.8 D.1); below 4 kB headers outweigh what they carry; the item has 32 bits.

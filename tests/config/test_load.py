@@ -156,7 +156,7 @@ def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -
         ("peers: {CT1: {host: 10.0.0.1, default_charset: latin1}}", "'latin1' is not a defined term"),
         ("peers: {CT1: {host: 10.0.0.1, timeouts: {idel: 3s}}}", "unknown option; did you mean idle?"),
         ("peers: {CT1: {host: 10.0.0.1, relational: perhaps}}", "neither on nor off"),
-        ("peers: {CT1: {host: 10.0.0.1, visible_if: 'a'}}", "peers.CT1.visible_if = a: not available in this version"),
+        ("peers: {CT1: {host: 10.0.0.1, visible_if: 'Modality !'}}", "peers.CT1.visible_if = Modality !: column "),
         (
             "storage: {on_duplicate: replace}",
             "storage.on_duplicate = replace: not available in this version; keep would do",

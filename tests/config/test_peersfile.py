@@ -104,6 +104,13 @@ def test_mode_is_kept_and_nothing_is_left_behind(tmp_path: Path) -> None:
         ("log: {}\n", "CT9", {"hsot": "10.0.0.1"}, "did you mean host?"),
         ("log: {level: loud}\n", "CT9", ENTRY, ":1: log.level = loud"),
         ("log: [\n", "CT9", ENTRY, "not YAML"),
+        (
+            "log: {}\n? peers\n",
+            "CT9",
+            ENTRY,
+            ":2: peers: the form of this file leaves no place for a new entry; add by hand",
+        ),
+        ("peers:\t{A: {host: 10.0.0.1}}\n", "CT9", ENTRY, "add by hand"),
         ("peers: 5\n", "CT9", ENTRY, ":1: peers: not a mapping; add by hand: CT9: {host"),
     ],
 )
