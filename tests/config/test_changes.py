@@ -54,7 +54,7 @@ limits: {max_instance_size: 1000001KB, per_ip: 0, max_pdu: 16384}
 timeouts: {idle: 1h30m, acse: 300ms}
 unknown_peers: {allow: []}
 peers:
-  NO: {host: [10.0.0.0/8, ct1.example], port: 104, visible_if: "Modality = 'CT'", quirks: no_async, timeouts: {idle: 2s}}
+  NO: {host: [10.0.0.0/8, ct1.example], visible_if: "Modality = 'CT'", quirks: no_async, timeouts: {idle: 2s}}
   scanner: {aet: CT2, aliases: [CT3], host: 10.0.0.1, tls: on, certificate: ct2, accept_syntaxes: [JPEGLosslessSV1]}
   CT4: {host: '::1', tls: {incoming: optional}, default_charset: ISO_IR 100, relational: on, max_results: 7}
 storage: {journal: off, lenient_uids: on}
