@@ -46,6 +46,7 @@ class Attribute:
     column: str
     computed: bool = False
     indexed: bool = False
+    multiple: bool = False
     items: tuple[Attribute, ...] = ()
 
 
@@ -55,7 +56,8 @@ def column_name(keyword: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain).lower()
 
 
-# Flags: i = has an index for matching by value and by prefix, c = computed by the index.
+# Flags: i = has an index for matching by value and by prefix, c = computed by the index, m = value multiplicity
+# above one: any of its values may match (PS3.6 table 6-1).
 Row = tuple[str, int, str, str] | tuple[str, int, str, str, str]
 
 _CODE: tuple[Row, ...] = (  # PS3.3 table 8.8-1
@@ -119,9 +121,9 @@ _PATIENT: tuple[Row, ...] = (
     ("PatientBirthDate", 0x00100030, "DA", "O", "i"),
     ("PatientBirthTime", 0x00100032, "TM", "O"),
     ("PatientSex", 0x00100040, "CS", "O"),
-    ("OtherPatientIDs", 0x00101000, "LO", "O"),
+    ("OtherPatientIDs", 0x00101000, "LO", "O", "m"),
     ("OtherPatientIDsSequence", 0x00101002, "SQ", "O"),
-    ("OtherPatientNames", 0x00101001, "PN", "O"),
+    ("OtherPatientNames", 0x00101001, "PN", "O", "m"),
     ("EthnicGroup", 0x00102160, "SH", "O"),
     ("PatientSpeciesDescription", 0x00102201, "LO", "O"),
     ("PatientBreedDescription", 0x00102292, "LO", "O"),
@@ -140,23 +142,23 @@ _STUDY: tuple[Row, ...] = (
     ("IssuerOfAccessionNumberSequence", 0x00080051, "SQ", "O"),
     ("StudyID", 0x00200010, "SH", "R", "i"),
     ("StudyInstanceUID", 0x0020000D, "UI", "U", "i"),
-    ("Modality", 0x00080060, "CS", "O", "c"),
-    ("ModalitiesInStudy", 0x00080061, "CS", "R", "c"),
-    ("SOPClassesInStudy", 0x00080062, "UI", "O", "c"),
+    ("Modality", 0x00080060, "CS", "O", "cm"),
+    ("ModalitiesInStudy", 0x00080061, "CS", "R", "cm"),
+    ("SOPClassesInStudy", 0x00080062, "UI", "O", "cm"),
     ("InstitutionName", 0x00080080, "LO", "O"),
     ("ReferringPhysicianName", 0x00080090, "PN", "R", "i"),
     ("TimezoneOffsetFromUTC", 0x00080201, "SH", "O"),
     ("StudyDescription", 0x00081030, "LO", "O", "i"),
     ("ProcedureCodeSequence", 0x00081032, "SQ", "O"),
-    ("PhysiciansOfRecord", 0x00081048, "PN", "O"),
-    ("NameOfPhysiciansReadingStudy", 0x00081060, "PN", "O"),
-    ("AdmittingDiagnosesDescription", 0x00081080, "LO", "O"),
+    ("PhysiciansOfRecord", 0x00081048, "PN", "O", "m"),
+    ("NameOfPhysiciansReadingStudy", 0x00081060, "PN", "O", "m"),
+    ("AdmittingDiagnosesDescription", 0x00081080, "LO", "O", "m"),
     ("ReferencedStudySequence", 0x00081110, "SQ", "O"),
     ("PatientAge", 0x00101010, "AS", "O"),
     ("PatientSize", 0x00101020, "DS", "O"),
     ("PatientWeight", 0x00101030, "DS", "O"),
-    ("MedicalAlerts", 0x00102000, "LO", "O"),
-    ("Allergies", 0x00102110, "LO", "O"),
+    ("MedicalAlerts", 0x00102000, "LO", "O", "m"),
+    ("Allergies", 0x00102110, "LO", "O", "m"),
     ("Occupation", 0x00102180, "SH", "O"),
     ("SmokingStatus", 0x001021A0, "CS", "O"),
     ("AdditionalPatientHistory", 0x001021B0, "LT", "O"),
@@ -192,8 +194,8 @@ _SERIES: tuple[Row, ...] = (
     ("Manufacturer", 0x00080070, "LO", "O"),
     ("StationName", 0x00081010, "SH", "O"),
     ("InstitutionalDepartmentName", 0x00081040, "LO", "O"),
-    ("PerformingPhysicianName", 0x00081050, "PN", "O"),
-    ("OperatorsName", 0x00081070, "PN", "O"),
+    ("PerformingPhysicianName", 0x00081050, "PN", "O", "m"),
+    ("OperatorsName", 0x00081070, "PN", "O", "m"),
     ("ManufacturerModelName", 0x00081090, "LO", "O"),
     ("BodyPartExamined", 0x00180015, "CS", "O"),
     ("DeviceSerialNumber", 0x00181000, "LO", "O"),
@@ -208,8 +210,8 @@ _SERIES: tuple[Row, ...] = (
     ("PerformedProcedureStepID", 0x00400253, "SH", "O"),
     ("PerformedProcedureStepDescription", 0x00400254, "LO", "O"),
     ("RequestAttributesSequence", 0x00400275, "SQ", "O"),
-    ("RequestedProcedureID", 0x00401001, "SH", "O", "i"),
-    ("ScheduledProcedureStepID", 0x00400009, "SH", "O", "i"),
+    ("RequestedProcedureID", 0x00401001, "SH", "O", "im"),
+    ("ScheduledProcedureStepID", 0x00400009, "SH", "O", "im"),
 )
 
 # PS3.4 table C.6-4.
@@ -218,7 +220,7 @@ _IMAGE: tuple[Row, ...] = (
     ("SOPInstanceUID", 0x00080018, "UI", "U", "i"),
     ("SOPClassUID", 0x00080016, "UI", "O"),
     ("AvailableTransferSyntaxUID", 0x00083002, "UI", "O", "c"),
-    ("ImageType", 0x00080008, "CS", "O"),
+    ("ImageType", 0x00080008, "CS", "O", "m"),
     ("AcquisitionDate", 0x00080022, "DA", "O"),
     ("AcquisitionTime", 0x00080032, "TM", "O"),
     ("AcquisitionDateTime", 0x0008002A, "DT", "O"),
@@ -226,7 +228,7 @@ _IMAGE: tuple[Row, ...] = (
     ("ContentTime", 0x00080033, "TM", "O"),
     ("ContrastBolusAgent", 0x00180010, "LO", "O"),
     ("AcquisitionNumber", 0x00200012, "IS", "O"),
-    ("PatientOrientation", 0x00200020, "CS", "O"),
+    ("PatientOrientation", 0x00200020, "CS", "O", "m"),
     ("ImageLaterality", 0x00200062, "CS", "O"),
     ("SliceLocation", 0x00201041, "DS", "O"),
     ("ImageComments", 0x00204000, "LT", "O"),
@@ -253,7 +255,8 @@ def _attribute(row: Row, level: Level) -> Attribute:
     keyword, tag, vr, key, *flags = row
     flag = flags[0] if flags else ""
     items = tuple(_attribute(item, level) for item in _ITEMS[keyword]) if vr == "SQ" else ()
-    return Attribute(keyword, tag, vr, level, Key(key), column_name(keyword), "c" in flag, "i" in flag, items)
+    computed, indexed, multiple = (letter in flag for letter in "cim")
+    return Attribute(keyword, tag, vr, level, Key(key), column_name(keyword), computed, indexed, multiple, items)
 
 
 def _table(level: Level, rows: Iterable[Row]) -> tuple[Attribute, ...]:

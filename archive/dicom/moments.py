@@ -1,0 +1,57 @@
+"""Combined date-time matching: a date range and a time range that mean one span (PS3.4 C.2.2.2.5.1).
+
+Rules that hold here: only pairs of the table combine, and only when both parts are ranges or values; the
+timezone of the requester shifts combined spans, as a date alone has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archive.dicom.attributes import Attribute
+from archive.dicom.query import Between, Condition, Moment
+from archive.dicom.temporal import shifted
+
+PAIRS = {
+    "StudyDate": "StudyTime",
+    "SeriesDate": "SeriesTime",
+    "PatientBirthDate": "PatientBirthTime",
+    "AcquisitionDate": "AcquisitionTime",
+    "ContentDate": "ContentTime",
+    "PerformedProcedureStepStartDate": "PerformedProcedureStepStartTime",
+    "ScheduledProcedureStepStartDate": "ScheduledProcedureStepStartTime",
+}
+
+_MIDNIGHT, _END_OF_DAY = "000000.000000", "235959.999999"
+
+
+def combined(conditions: Sequence[Condition], shift: int) -> list[Condition]:
+    """The conditions with each pair of date and time made one; ``shift`` in minutes is added to their spans."""
+    by_keyword = {condition.attribute.keyword: condition for condition in conditions}
+    moments: dict[str, Condition] = {}
+    used: set[str] = set()
+    for date_keyword, time_keyword in PAIRS.items():
+        date, time = by_keyword.get(date_keyword), by_keyword.get(time_keyword)
+        if date and time and isinstance(date.test, Between) and isinstance(time.test, Between):
+            moment = _moment(time.attribute, date.test, time.test, shift)
+            moments[date_keyword] = Condition(date.attribute, moment)
+            used.add(time_keyword)
+    kept = [condition for condition in conditions if condition.attribute.keyword not in used]
+    return [moments.get(condition.attribute.keyword, condition) for condition in kept]
+
+
+def _moment(attribute: Attribute, dates: Between, times: Between, shift: int) -> Moment:
+    low = (dates.low, times.low or "") if dates.low else None
+    high = (dates.high, times.high or _END_OF_DAY) if dates.high else None
+    return Moment(attribute, _shifted(low, _MIDNIGHT, shift), _shifted(high, _END_OF_DAY, shift))
+
+
+def _shifted(end: tuple[str, str] | None, pattern: str, shift: int) -> tuple[str, str] | None:
+    if end is None or not shift:
+        return end
+    day, time = end
+    try:
+        moment = shifted(day + time + pattern[len(time) :], shift)
+    except (ValueError, OverflowError):  # the first and the last day of the calendar have no neighbours
+        return end
+    return moment[:8], moment[8:]

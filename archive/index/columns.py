@@ -1,0 +1,159 @@
+"""Which columns an attribute has, and how a header's text becomes their values.
+
+Rules that hold here: equal on every database; text that no database can hold is made possible, never
+refused; a value that is no date or time leaves its column NULL and is kept in ``verbatim`` (JSON, column to
+text); names have folded columns beside them, so that matching never folds in SQL; lengths are bounded, since
+an index entry must fit its page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archive.dicom.attributes import BY_KEYWORD, BY_LEVEL, Attribute, Level
+from archive.dicom.keys import canonical_number
+from archive.dicom.names import folded_names, name_groups, possible
+from archive.dicom.temporal import canonical_date, canonical_time, comparable_moment
+
+TABLES = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
+
+# Characters. PS3.5 allows 64 in the VRs that have an index; PostgreSQL allows 2,704 bytes in an entry.
+INDEXED_LENGTH = 400
+LENGTH = 2_000
+ITEMS_LENGTH = 60_000
+
+PATIENT_NAME_COLUMNS = ("patient_name_folded", "patient_name_ideographic", "patient_name_phonetic")
+PATIENT_NAME = 0x00100010
+
+# Attributes that are also looked for in the items of a sequence: keyword -> sequence tag.
+LIFTED = {"RequestedProcedureID": 0x00400275, "ScheduledProcedureStepID": 0x00400275}
+
+# Text that comparisons work on, of VRs whose values may be no valid date or time.
+_COMPARABLE: dict[str, Callable[[str], str | None]] = {
+    "DA": canonical_date,
+    "TM": canonical_time,
+    "DT": comparable_moment,
+}
+_NUMBERS = ("IS", "US")
+
+
+def stored(level: Level) -> tuple[Attribute, ...]:
+    """The attributes of a level that have a column of their own."""
+    return tuple(row for row in BY_LEVEL[level] if not row.computed)
+
+
+def folded_column(attribute: Attribute) -> str | None:
+    """The column that matching of a name, or of a sequence with names, works on."""
+    if attribute.tag == PATIENT_NAME:
+        return PATIENT_NAME_COLUMNS[0]
+    has_names = attribute.vr == "PN" or any(item.vr == "PN" for item in attribute.items)
+    return f"{attribute.column}_folded" if has_names else None
+
+
+def columns(level: Level) -> tuple[str, ...]:
+    """All columns of a level that come from a header, in the order of ``Cleaner.row``."""
+    names: list[str] = []
+    for attribute in stored(level):
+        names.append(attribute.column)
+        if attribute.tag == PATIENT_NAME:
+            names += PATIENT_NAME_COLUMNS
+        elif folded := folded_column(attribute):
+            names.append(folded)
+    return (*names, "verbatim")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    attribute: Attribute
+    name: str
+    length: int
+
+
+class Cleaner:
+    """Makes the column values of one level from header values."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+        self.columns = columns(level)
+        self.by_tag = {row.tag: self._column(row) for row in stored(level)}
+        self.tags = self.by_tag.keys()
+        self._empty = dict.fromkeys(self.columns)
+        self._lifted = [row for row in stored(level) if row.keyword in LIFTED]
+
+    def _column(self, row: Attribute) -> _Column:
+        return _Column(row, row.column, INDEXED_LENGTH if row.indexed else LENGTH)
+
+    def row(self, values: Mapping[int, str]) -> dict[str, Any]:
+        """Column -> value for every column of the level; what the header lacks is NULL."""
+        found: dict[str, Any] = dict(self._empty)
+        verbatim: dict[str, str] = {}
+        for tag in self.tags & values.keys():
+            self._put(found, verbatim, self.by_tag[tag], values[tag])
+        for row in self._lifted:
+            if not found[row.column] and (lifted := _lift(row.keyword, values.get(LIFTED[row.keyword]))):
+                found[row.column] = lifted[:INDEXED_LENGTH]
+        if verbatim:
+            found["verbatim"] = json.dumps(verbatim)
+        return found
+
+    def _put(self, found: dict[str, Any], verbatim: dict[str, str], column: _Column, text: str) -> None:
+        attribute, vr = column.attribute, column.attribute.vr
+        if vr == "SQ":
+            self._put_items(found, attribute, text)
+            return
+        text = possible(text)[: column.length]
+        if vr in _COMPARABLE and text:
+            comparable = _COMPARABLE[vr](text)
+            if comparable != text:
+                verbatim[column.name] = text
+            found[column.name] = comparable
+            return
+        found[column.name] = canonical_number(vr, text) if vr in _NUMBERS else text
+        if attribute.tag == PATIENT_NAME:
+            groups = (group[:INDEXED_LENGTH] for group in name_groups(text))
+            found.update(zip(PATIENT_NAME_COLUMNS, (group or None for group in groups), strict=True))
+        elif vr == "PN":
+            found[f"{column.name}_folded"] = folded_names(text)[: column.length]
+
+    def _put_items(self, found: dict[str, Any], attribute: Attribute, text: str) -> None:
+        items = _items(text)
+        if items is None:
+            return
+        found[attribute.column] = json.dumps(items, ensure_ascii=False)
+        if folded := folded_column(attribute):
+            names = {item.keyword for item in attribute.items if item.vr == "PN"}
+            found[folded] = json.dumps(
+                [{key: folded_names(value) if key in names else value for key, value in item.items()} for item in items],
+                ensure_ascii=False,
+            )
+
+
+def _items(text: str) -> list[dict[str, str]] | None:
+    """The items of a sequence's JSON text, with possible text in them; None for what is not a list of items."""
+    if not text or len(text) > ITEMS_LENGTH:
+        return None
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(items, list):
+        return None
+    return [
+        {possible(key): possible(value) for key, value in item.items() if isinstance(value, str)}
+        for item in items
+        if isinstance(item, dict)
+    ]
+
+
+def _lift(keyword: str, text: str | None) -> str:
+    values = [item.get(keyword, "") for item in _items(text or "") or ()]
+    return "\\".join(dict.fromkeys(value for value in values if value))
+
+
+CLEANERS = {level: Cleaner(level) for level in Level}
+
+PATIENT_ID, ISSUER = (BY_KEYWORD[keyword][0].tag for keyword in ("PatientID", "IssuerOfPatientID"))
+MODALITY = BY_KEYWORD["Modality"][-1].tag

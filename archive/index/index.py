@@ -1,0 +1,248 @@
+"""One index, whatever its database: the functions of this package behind one object.
+
+Rules that hold here: an Index is shared by all threads of a process; connections belong to it and not to threads;
+everything it returns is a plain value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from archive.dicom.expression import Expression, parse_expression
+from archive.dicom.query import Query
+from archive.errors import ConfigurationError
+from archive.index import callers, meta, quarantine, removal, search, studies, tasks
+from archive.index.database import PATIENCE, Database
+from archive.index.instances import Instances
+from archive.index.migrations import migrate
+from archive.index.postgresql import PostgresqlDatabase
+from archive.index.sqlite import SqliteDatabase
+from archive.index.values import (
+    Added,
+    CallerSeen,
+    NewInstance,
+    NewTask,
+    Quarantined,
+    Removed,
+    State,
+    Statistics,
+    StoredInstance,
+    StudySummary,
+    Task,
+)
+
+Visible = Expression | str | None
+
+
+def open_index(url: str, *, statement_timeout: float = PATIENCE) -> Index:
+    """The index at ``sqlite:///path`` or ``postgresql://…``, made and migrated as needed.
+
+    Raises ConfigurationError for what cannot be used, IndexUnavailable for a server that does not answer.
+    """
+    index = Index(open_database(url, statement_timeout=statement_timeout))
+    try:
+        migrate(index.database)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def open_database(url: str, *, statement_timeout: float = PATIENCE) -> Database:
+    """The database of a URL, as it is."""
+    parts = urlsplit(url)
+    if parts.scheme in ("postgresql", "postgres"):
+        return PostgresqlDatabase(url, statement_timeout=statement_timeout)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        raise ConfigurationError(f"index.url: {parts.scheme}: use sqlite:///path or postgresql://user@host/database")
+    path = Path(unquote(url.removeprefix("sqlite:///")))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return SqliteDatabase(path, statement_timeout=statement_timeout)
+    except OSError as error:
+        raise ConfigurationError(f"index.url: {path}: {error.strerror}") from error
+
+
+def _expression(visible: Visible) -> Expression | None:
+    return parse_expression(visible) if isinstance(visible, str) else visible
+
+
+class Index:
+    """Patients, studies, series and instances, and what has to be done about them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._instances = Instances(database)
+
+    # -- receiving ------------------------------------------------------------------------------
+
+    def add(
+        self,
+        batch: Sequence[NewInstance],
+        *,
+        journal: tuple[int, int] | None = None,
+        durable: bool = True,
+        check_names: bool = False,
+    ) -> list[Added]:
+        """Add a batch in one transaction, with ``journal`` = (slot, sequence) as its mark; what became of each, in order.
+
+        When it returns, the transaction is on stable storage; with ``durable`` off only ``sync`` promises that.
+        ``check_names`` refuses an object whose patient has another name under the same ID. Raises IndexUnavailable.
+        """
+        return self._instances.add(batch, journal, durable, check_names)
+
+    def applied(self, slot: int) -> int:
+        """The highest journal sequence that was committed for a slot, 0 for none."""
+        return self._instances.applied(slot)
+
+    def sync(self) -> None:
+        """When it returns, every earlier commit is on stable storage."""
+        self.database.sync()
+
+    def known(self, sop_instance_uid: str) -> StoredInstance | None:
+        """The stored instance of a UID."""
+        return self._instances.known(sop_instance_uid)
+
+    def remove(self, ids: Collection[int]) -> Removed:
+        """Delete instances, and what is left empty above them; the files are the caller's to delete, afterwards."""
+        try:
+            return removal.remove(self.database, ids)
+        finally:
+            self._instances.forget()
+
+    # -- searching ------------------------------------------------------------------------------
+
+    def find(self, query: Query, *, limit: int | None = None, visible: Visible = None) -> Iterator[tuple[Any, ...]]:
+        """Values in the order of ``query.returns``, streamed; closing the iterator frees what it holds.
+
+        ``visible`` is what the asker may see: nothing else is matched, returned or counted.
+        """
+        return search.find(self.database, query, limit=limit, visible=_expression(visible))
+
+    def instances(self, query: Query, *, visible: Visible = None) -> Iterator[StoredInstance]:
+        """The instances below everything that matches, streamed."""
+        return search.instances(self.database, query, visible=_expression(visible))
+
+    def count(self, query: Query, *, visible: Visible = None) -> int:
+        """How many ``instances`` would give."""
+        return search.count(self.database, query, visible=_expression(visible))
+
+    def statistics(self) -> Statistics:
+        return studies.statistics(self.database)
+
+    def studies(self, *, limit: int = 100, before: int | None = None) -> list[StudySummary]:
+        """The studies that came last, newest first; ``before`` is the ``id`` of the last one seen, for the next page."""
+        return studies.latest(self.database, limit=limit, before=before)
+
+    # -- callers that were refused --------------------------------------------------------------
+
+    def note_caller(self, aet: str, address: str, called: str, reason: str, when: float) -> None:
+        callers.note(self.database, aet, address, called, reason, when)
+
+    def callers(self) -> list[CallerSeen]:
+        """Callers that were refused, the last one first."""
+        return callers.seen(self.database)
+
+    def forget_caller(self, aet: str, address: str | None = None) -> int:
+        """Forget a caller, at one address or all; return how many entries that were."""
+        return callers.forget(self.database, aet, address)
+
+    # -- quarantine -----------------------------------------------------------------------------
+
+    def quarantine(self, new: NewInstance, path: str, reason: str) -> int:
+        """Note an object that was refused and whose bytes were put aside; return the entry's id."""
+        return quarantine.put(self.database, new, path, reason)
+
+    def quarantined(self, *, limit: int = 1000, after: int = 0) -> list[Quarantined]:
+        return quarantine.entries(self.database, limit=limit, after=after)
+
+    def quarantine_entry(self, key: int) -> Quarantined | None:
+        return quarantine.entry(self.database, key)
+
+    def release_quarantined(self, key: int) -> bool:
+        """Forget an entry: the object was stored or deleted. False when somebody else already did."""
+        return quarantine.remove(self.database, key)
+
+    # -- tasks ----------------------------------------------------------------------------------
+
+    def add_tasks(self, new: Sequence[NewTask], now: float) -> list[int]:
+        """Add tasks that no arrival causes; return their ids."""
+        return tasks.add(self.database, new, now)
+
+    def lease(
+        self, kind: str, owner: str, now: float, *, seconds: float, limit: int = 1, lane: str | None = None
+    ) -> list[Task]:
+        """Take the tasks that are due, or whose lease has run out, for some seconds; nobody else gets them meanwhile."""
+        return tasks.lease(self.database, kind, owner, now, seconds=seconds, limit=limit, lane=lane)
+
+    def heartbeat(self, ids: Collection[int], owner: str, now: float, *, seconds: float) -> list[int]:
+        """Extend leases; return those that are still the owner's."""
+        return tasks.heartbeat(self.database, ids, owner, now, seconds=seconds)
+
+    def finish(self, key: int, owner: str, now: float, *, reason: str = "", keep: bool = True) -> bool:
+        """The task is done; False when the lease was lost. ``keep`` leaves it in the history."""
+        return tasks.finish(self.database, key, owner, now, reason=reason, keep=keep)
+
+    def retry(self, key: int, owner: str, due: float, reason: str) -> bool:
+        """The task failed and is to be tried again at ``due``; False when the lease was lost."""
+        return tasks.retry(self.database, key, owner, due, reason)
+
+    def fail(self, key: int, owner: str, now: float, reason: str) -> bool:
+        """The task failed for good; False when the lease was lost."""
+        return tasks.fail(self.database, key, owner, now, reason)
+
+    def requeue(self, ids: Collection[int], now: float) -> int:
+        """Failed, finished or waiting tasks are due now, with all their attempts; return how many."""
+        return tasks.requeue(self.database, ids, now)
+
+    def delete_tasks(self, ids: Collection[int]) -> int:
+        """Delete tasks that nobody works on; return how many."""
+        return tasks.delete(self.database, ids)
+
+    def tasks(
+        self, *, kind: str | None = None, lane: str | None = None, state: State | None = None,
+        limit: int = 1000, after: int = 0,
+    ) -> list[Task]:  # fmt: skip
+        """Tasks in the order in which they were added, a page at a time."""
+        return tasks.entries(self.database, kind=kind, lane=lane, state=state, limit=limit, after=after)
+
+    def task_counts(self) -> dict[tuple[str, str, State], int]:
+        """How many tasks there are by kind, lane and state."""
+        return tasks.counts(self.database)
+
+    def lanes(self, kind: str, now: float) -> list[str]:
+        """The lanes of a kind in which something is due."""
+        return tasks.lanes(self.database, kind, now)
+
+    def next_due(self, kind: str, *, lane: str | None = None) -> float | None:
+        """When the next task of a kind can be leased."""
+        return tasks.next_due(self.database, kind, lane)
+
+    def purge_tasks(self, before: float) -> int:
+        """Delete the history of what was finished before; return how many."""
+        return tasks.purge(self.database, before)
+
+    # -- values by name -------------------------------------------------------------------------
+
+    def get(self, name: str) -> str | None:
+        """A value that ``put`` keeps under a name."""
+        return meta.get(self.database, name)
+
+    def put(self, name: str, value: str) -> None:
+        meta.put(self.database, name, value)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Any], Any]) -> Any:
+        """For tests and tools: run ``work`` with a session that reads."""
+        return self.database.read(work)
+
+    def close_thread(self) -> None:
+        """Nothing to free: connections belong to the index, a thread holds one only while it uses it."""
+
+    def close(self) -> None:
+        """Close all connections that are not in use."""
+        self.database.close()

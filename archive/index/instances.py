@@ -1,0 +1,278 @@
+"""Adding instances: the hot path, one transaction for a batch.
+
+Rules that hold here: a row that cannot be added takes no other row with it and leaves nothing behind; a batch
+may be run again after an unknown outcome, because a row is known by its file; counts, modalities and tasks are
+written in the transaction of the instances that cause them; rows are changed in the same order by everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from archive.dicom.attributes import Level
+from archive.dicom.header import Header
+from archive.index.columns import CLEANERS
+from archive.index.database import Database, Row, Session
+from archive.index.parents import Parents, discard, fill, find_parents, make_parents, modality
+from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
+
+OTHER_SERIES = "SOP Instance UID is in another series"
+
+REMEMBERED = 20_000  # series of which the rows above are remembered, about 30 MB
+
+_OWN = (
+    "sop_instance_uid", "series", "sop_class_uid", "transfer_syntax", "volume", "path", "data_offset", "data_size",
+    "sha256", "source", "address", "received",
+)  # fmt: skip
+_CLEANER = CLEANERS[Level.IMAGE]
+_COLUMNS = tuple(name for name in _CLEANER.columns if name not in _OWN)
+
+_INSERT = (
+    f"INSERT INTO instance ({', '.join((*_OWN, *_COLUMNS))}) VALUES ({', '.join('?' * (len(_OWN) + len(_COLUMNS)))})"
+    " ON CONFLICT (sop_instance_uid) DO NOTHING RETURNING id"
+)
+_REPLACE = f"UPDATE instance SET {', '.join(f'{name} = ?' for name in (*_OWN, *_COLUMNS))} WHERE id = ?"
+_EXISTING = (
+    "SELECT id, series, sha256, source, volume, path, data_offset, data_size FROM instance WHERE sop_instance_uid = ?"
+)
+_COUNT_SERIES = "UPDATE series SET number_of_instances = number_of_instances + ? WHERE id = ?"
+_COUNT_STUDY = (
+    "UPDATE study SET number_of_instances = number_of_instances + ?, number_of_series = number_of_series + ?,"
+    " total_size = total_size + ?, updated = ? WHERE id = ? RETURNING modalities_in_study, sop_classes_in_study"
+)
+_COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
+_SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"
+_INSERT_TASK = (
+    "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason)"
+    " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '')"
+)
+_MARK = (
+    "INSERT INTO journal (slot, sequence) VALUES (?, ?) ON CONFLICT (slot) DO UPDATE SET sequence = excluded.sequence"
+    " WHERE excluded.sequence > journal.sequence"
+)
+STORED_COLUMNS = (
+    "i.id, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax, i.volume, i.path, i.data_offset, i.data_size,"
+    " i.sha256, s.study_instance_uid, e.series_instance_uid"
+)
+_KNOWN = (
+    f"SELECT {STORED_COLUMNS} FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
+    " WHERE i.sop_instance_uid = ?"
+)
+
+
+def stored_instance(row: Row) -> StoredInstance:
+    """A row of STORED_COLUMNS as a value."""
+    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series = row
+    return StoredInstance(
+        key, sop_class, sop_instance, syntax, Location(volume, path, offset, size), bytes(sha256), study, series
+    )
+
+
+def insert_task(session: Session, task: NewTask, now: float) -> None:
+    """A task as part of the transaction that causes it."""
+    due = task.due or now
+    session.run(_INSERT_TASK, (task.kind, task.lane, json.dumps(dict(task.payload)), due, due, now))
+
+
+@dataclass(slots=True)
+class _StudyGrowth:
+    instances: int = 0
+    series: int = 0
+    size: int = 0
+    updated: float = 0.0
+    modalities: set[str] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+
+
+class Instances:
+    """Adds to one database; remembers what it saw, per process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._remembered: dict[str, Parents] = {}
+        self._mutex = threading.Lock()
+
+    def add(
+        self,
+        batch: Sequence[NewInstance],
+        journal: tuple[int, int] | None,
+        durable: bool,
+        check_names: bool,
+    ) -> list[Added]:
+        """What became of each, in order; raises IndexUnavailable when nothing was added."""
+
+        def work(session: Session) -> tuple[list[Added], dict[str, Parents]]:
+            adding = _Batch(session, remembered, check_names)
+            return adding.run(batch, journal), adding.learned
+
+        remembered = self._remembered
+        try:
+            added, learned = self._database.transact(work, durable=durable, repeatable=True)
+        except self._constraints():
+            # What was remembered is no longer there: ask the database itself.
+            remembered = {}
+            self.forget()
+            added, learned = self._database.transact(work, durable=durable, repeatable=True)
+        self._learn(learned)
+        return added
+
+    def _constraints(self) -> tuple[type[Exception], ...]:
+        return self._database.dialect.constraint_errors
+
+    def _learn(self, learned: dict[str, Parents]) -> None:
+        if not learned:
+            return
+        with self._mutex:
+            if len(self._remembered) + len(learned) > REMEMBERED:
+                self._remembered = {}
+            self._remembered |= learned
+
+    def forget(self) -> None:
+        """Remember nothing: rows may have gone."""
+        with self._mutex:
+            self._remembered = {}
+
+    def known(self, sop_instance_uid: str) -> StoredInstance | None:
+        row = self._database.read(lambda session: session.row(_KNOWN, (sop_instance_uid,)))
+        return stored_instance(row) if row else None
+
+    def applied(self, slot: int) -> int:
+        row = self._database.read(lambda session: session.row("SELECT sequence FROM journal WHERE slot = ?", (slot,)))
+        return int(row[0]) if row else 0
+
+
+class _Batch:
+    """One attempt to add a batch in one transaction."""
+
+    def __init__(self, session: Session, remembered: dict[str, Parents], check_names: bool) -> None:
+        self.session = session
+        self.remembered = remembered
+        self.check_names = check_names
+        self.learned: dict[str, Parents] = {}
+        self.series: defaultdict[int, int] = defaultdict(int)
+        self.studies: defaultdict[int, _StudyGrowth] = defaultdict(_StudyGrowth)
+        self.patients: defaultdict[int, int] = defaultdict(int)
+
+    def run(self, batch: Sequence[NewInstance], journal: tuple[int, int] | None) -> list[Added]:
+        """Rows of one study after the other, so that two batches never wait for each other in a circle."""
+        results: list[Added | None] = [None] * len(batch)
+        order = sorted(range(len(batch)), key=lambda n: (batch[n].header.study_uid, batch[n].header.series_uid))
+        for number in order if len(batch) > 1 else range(len(batch)):
+            results[number] = self._add(batch[number])
+        self._count()
+        if journal:
+            self.session.run(_MARK, journal)
+        return [result for result in results if result is not None]
+
+    def _add(self, new: NewInstance) -> Added:
+        header = new.header
+        parents = self.learned.get(header.series_uid) or self.remembered.get(header.series_uid)
+        if parents is None:
+            parents = self._learn(header, new.received)
+        reason = "" if new.accept else parents.contradiction(header, check_names=self.check_names)
+        if reason:
+            discard(self.session, parents.created)
+            return Added(Outcome.CONFLICT, reason=reason)
+        row = self.session.row(_INSERT, self._values(new, parents))
+        if row is None:
+            discard(self.session, parents.created)
+            return self._settle(new, parents)
+        self._grow(new, parents)
+        for task in new.tasks:
+            insert_task(self.session, task, new.received)
+        return Added(Outcome.STORED, row[0])
+
+    def _learn(self, header: Header, now: float) -> Parents:
+        parents = find_parents(self.session, header)
+        if parents is None:
+            return make_parents(self.session, header, now)
+        self.learned[header.series_uid] = parents
+        return parents
+
+    def _values(self, new: NewInstance, parents: Parents) -> list[object]:
+        header, location = new.header, new.location
+        row = _CLEANER.row(header.values)
+        own = [
+            header.sop_instance_uid, parents.series, header.sop_class_uid, new.transfer_syntax, location.volume,
+            location.path, location.offset, location.size, new.sha256, new.source, new.address, new.received,
+        ]  # fmt: skip
+        return own + [row[name] for name in _COLUMNS]
+
+    def _grow(self, new: NewInstance, parents: Parents) -> None:
+        header = new.header
+        if parents.created or parents.lacks(header.values):
+            # A copy, as the transaction may yet fail.
+            parents = self.learned[header.series_uid] = self._filled(parents, header.values)
+        study = self.studies[parents.study]
+        self.series[parents.series] += 1
+        study.instances += 1
+        study.size += new.location.size
+        study.updated = new.received
+        study.classes.add(header.sop_class_uid)
+        if parents.created:
+            tables = {table for table, _ in parents.created}
+            study.series += "series" in tables
+            study.modalities.add(modality(header.values))
+            self.patients[parents.patient] += "study" in tables
+            parents.created = []
+
+    def _filled(self, parents: Parents, values: Mapping[int, str]) -> Parents:
+        parents = parents.copy()
+        fill(self.session, parents, values)
+        return parents
+
+    def _settle(self, new: NewInstance, parents: Parents) -> Added:
+        """The SOP Instance UID is known: the same object, another one, or one in the wrong place."""
+        row = self.session.row(_EXISTING, (new.header.sop_instance_uid,))
+        if row is None:  # removed by somebody at this very moment
+            return Added(Outcome.DIFFERENT, reason="instance is being removed")
+        key, series, sha256, source, *place = row
+        location = Location(*place)
+        elsewhere = series != parents.series
+        if elsewhere and not new.accept:
+            return Added(Outcome.CONFLICT, reason=OTHER_SERIES)
+        if bytes(sha256) == new.sha256:
+            # Its own file: an earlier attempt whose outcome was not known.
+            own = (location.volume, location.path) == (new.location.volume, new.location.path)
+            return Added(Outcome.STORED if own else Outcome.EQUAL, key)
+        if not elsewhere and (new.policy == "replace" or (new.policy == "same_source" and source == new.source)):
+            return self._replace(new, parents, key, location)
+        return Added(Outcome.DIFFERENT, key)
+
+    def _replace(self, new: NewInstance, parents: Parents, key: int, old: Location) -> Added:
+        self.session.run(_REPLACE, [*self._values(new, parents), key])
+        study = self.studies[parents.study]
+        study.size += new.location.size - old.size
+        study.updated = new.received
+        study.classes.add(new.header.sop_class_uid)
+        for task in new.tasks:
+            insert_task(self.session, task, new.received)
+        return Added(Outcome.STORED, key, replaced=old)
+
+    def _count(self) -> None:
+        session = self.session
+        for series in sorted(self.series):
+            session.run(_COUNT_SERIES, (self.series[series], series))
+        for key in sorted(self.studies):
+            study = self.studies[key]
+            row = session.row(_COUNT_STUDY, (study.instances, study.series, study.size, study.updated, key))
+            if row:
+                self._list(key, study, *row)
+        for patient in sorted(self.patients):
+            session.run(_COUNT_PATIENT, (self.patients[patient], patient))
+
+    def _list(self, key: int, study: _StudyGrowth, modalities: str, classes: str) -> None:
+        """Modalities and SOP classes of a study, sorted; written only when one is new."""
+        both = joined(modalities, study.modalities), joined(classes, study.classes)
+        if both != (modalities, classes):
+            self.session.run(_SET_LISTS, (*both, key))
+
+
+def joined(values: str, more: set[str]) -> str:
+    """A multi-valued text with more values in it, sorted and without doubles."""
+    known = set(values.split("\\"))
+    return values if more <= known else "\\".join(sorted((known | more) - {""}))

@@ -1,0 +1,161 @@
+"""The tables as peewee models: they declare the schema and write the SQL of everything that is not hot.
+
+Rules that hold here: columns of attributes come from the attribute table; no model is bound to a connection
+and no row object leaves the index; what a model says and what the migrations made is compared by a test.
+"""
+
+from __future__ import annotations
+
+import peewee
+
+from archive.dicom.attributes import Level
+from archive.index.columns import columns
+
+
+class _Table(peewee.Model):
+    id = peewee.BigAutoField()
+
+
+def _texts(level: Level, *known: str) -> dict[str, peewee.Field]:
+    return {name: peewee.TextField(null=True) for name in columns(level) if name not in known}
+
+
+def _model(name: str, table: str, fields: dict[str, peewee.Field]) -> type[_Table]:
+    meta = type("Meta", (), {"table_name": table, "legacy_table_names": False})
+    return type(name, (_Table,), {**fields, "Meta": meta, "__module__": __name__})
+
+
+Patient = _model(
+    "Patient",
+    "patient",
+    {
+        "issuer": peewee.TextField(),
+        "number_of_studies": peewee.BigIntegerField(),
+        "created": peewee.DoubleField(),
+        **_texts(Level.PATIENT),
+    },
+)
+
+Study = _model(
+    "Study",
+    "study",
+    {
+        "study_instance_uid": peewee.TextField(unique=True),
+        "patient": peewee.ForeignKeyField(Patient, column_name="patient"),
+        "number_of_series": peewee.BigIntegerField(),
+        "number_of_instances": peewee.BigIntegerField(),
+        "total_size": peewee.BigIntegerField(),
+        "modalities_in_study": peewee.TextField(),
+        "sop_classes_in_study": peewee.TextField(),
+        "created": peewee.DoubleField(),
+        "updated": peewee.DoubleField(),
+        **_texts(Level.STUDY, "study_instance_uid"),
+    },
+)
+
+Series = _model(
+    "Series",
+    "series",
+    {
+        "series_instance_uid": peewee.TextField(unique=True),
+        "study": peewee.ForeignKeyField(Study, column_name="study"),
+        "number_of_instances": peewee.BigIntegerField(),
+        "created": peewee.DoubleField(),
+        **_texts(Level.SERIES, "series_instance_uid"),
+    },
+)
+
+Instance = _model(
+    "Instance",
+    "instance",
+    {
+        "sop_instance_uid": peewee.TextField(unique=True),
+        "series": peewee.ForeignKeyField(Series, column_name="series"),
+        "sop_class_uid": peewee.TextField(),
+        "transfer_syntax": peewee.TextField(),
+        "volume": peewee.TextField(),
+        "path": peewee.TextField(),
+        "data_offset": peewee.BigIntegerField(),
+        "data_size": peewee.BigIntegerField(),
+        "sha256": peewee.BlobField(),
+        "source": peewee.TextField(),
+        "address": peewee.TextField(),
+        "received": peewee.DoubleField(),
+        **_texts(Level.IMAGE, "sop_instance_uid", "sop_class_uid"),
+    },
+)
+
+
+class PatientWord(peewee.Model):
+    word = peewee.TextField()
+    patient = peewee.ForeignKeyField(Patient, column_name="patient")
+
+    class Meta:
+        table_name = "patient_word"
+        primary_key = peewee.CompositeKey("word", "patient")
+
+
+class MetaRow(peewee.Model):
+    name = peewee.TextField(primary_key=True)
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "meta"
+
+
+class Journal(peewee.Model):
+    slot = peewee.BigIntegerField(primary_key=True)
+    sequence = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "journal"
+
+
+class TaskRow(_Table):
+    kind = peewee.TextField()
+    lane = peewee.TextField()
+    payload = peewee.TextField()
+    state = peewee.TextField()
+    ready = peewee.DoubleField(null=True)  # when it may be taken (again); NULL when it never will
+    due = peewee.DoubleField()
+    attempts = peewee.BigIntegerField()
+    lease_until = peewee.DoubleField(null=True)
+    owner = peewee.TextField()
+    created = peewee.DoubleField()
+    finished = peewee.DoubleField(null=True)
+    reason = peewee.TextField()
+
+    class Meta:
+        table_name = "task"
+
+
+class Caller(peewee.Model):
+    aet = peewee.TextField()
+    address = peewee.TextField()
+    called = peewee.TextField()
+    reason = peewee.TextField()
+    first = peewee.DoubleField()
+    last = peewee.DoubleField()
+    times = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "caller"
+        primary_key = peewee.CompositeKey("aet", "address")
+
+
+class QuarantineRow(_Table):
+    path = peewee.TextField()
+    reason = peewee.TextField()
+    sop_instance_uid = peewee.TextField()
+    source = peewee.TextField()
+    received = peewee.DoubleField()
+    arrival = peewee.TextField()
+
+    class Meta:
+        table_name = "quarantine"
+
+
+# In the order in which rows can be copied: what is referred to comes first.
+MODELS: tuple[type[peewee.Model], ...] = (
+    Patient, PatientWord, Study, Series, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
+)  # fmt: skip

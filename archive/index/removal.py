@@ -1,0 +1,105 @@
+"""Deleting instances, and the series, studies and patients that are left empty.
+
+Rules that hold here: rows go first and files afterwards, so that no row ever points to nothing; counts and lists
+are right when the transaction ends; what another process just gave an instance is not empty and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from archive.index.database import Database, Session
+from archive.index.values import Location, Removed
+
+CHUNK = 2_000  # instances of one transaction, so that arrivals wait for tenths of a second at most
+
+
+def remove(database: Database, ids: Collection[int]) -> Removed:
+    keys, total = sorted(set(ids)), Removed()
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        part = database.transact(lambda session, chunk=chunk: _Removal(session).run(chunk))  # type: ignore[misc]
+        total = Removed(
+            total.files + part.files, total.instances + part.instances, total.series + part.series,
+            total.studies + part.studies,
+        )  # fmt: skip
+    return total
+
+
+class _Removal:
+    """One transaction's deletion."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def among(self, column: str) -> str:
+        return self.session.dialect.among.format(column=column)
+
+    def listed(self, keys: Sequence[int]) -> tuple[Any, ...]:
+        return (self.session.dialect.listed(keys),)
+
+    def run(self, ids: Sequence[int]) -> Removed:
+        session = self.session
+        rows = session.rows(
+            "SELECT i.id, i.series, e.study, i.volume, i.path, i.data_offset, i.data_size FROM instance i"
+            f" JOIN series e ON e.id = i.series WHERE {self.among('i.id')}",
+            self.listed(ids),
+        )
+        if not rows:
+            return Removed()
+        session.run(f"DELETE FROM instance WHERE {self.among('id')}", self.listed([row[0] for row in rows]))
+        series = self._shrink_series(sorted({row[1] for row in rows}), [row[1] for row in rows])
+        sizes = [(row[2], row[6]) for row in rows]
+        studies = self._shrink_studies(sorted({row[2] for row in rows}), sizes)
+        return Removed(tuple(Location(*row[3:]) for row in rows), len(rows), series, studies)
+
+    def _shrink_series(self, keys: list[int], removed: list[int]) -> tuple[str, ...]:
+        gone = []
+        for key in keys:
+            self.session.run(
+                "UPDATE series SET number_of_instances = number_of_instances - ? WHERE id = ?",
+                (removed.count(key), key),
+            )
+            uid = self.session.row(
+                "DELETE FROM series WHERE id = ? AND number_of_instances = 0 RETURNING series_instance_uid", (key,)
+            )
+            gone += uid or ()
+        return tuple(gone)
+
+    def _shrink_studies(self, keys: list[int], sizes: list[tuple[int, int]]) -> tuple[str, ...]:
+        gone = []
+        for key in keys:
+            mine = [size for study, size in sizes if study == key]
+            self.session.run(
+                "UPDATE study SET number_of_instances = number_of_instances - ?, total_size = total_size - ?,"
+                " number_of_series = (SELECT COUNT(*) FROM series WHERE series.study = study.id) WHERE id = ?",
+                (len(mine), sum(mine), key),
+            )
+            row = self.session.row(
+                "DELETE FROM study WHERE id = ? AND number_of_instances = 0 RETURNING patient, study_instance_uid",
+                (key,),
+            )
+            if row:
+                gone.append(str(row[1]))
+                self._shrink_patient(int(row[0]))
+            else:
+                self._list_again(key)
+        return tuple(gone)
+
+    def _list_again(self, key: int) -> None:
+        """The modalities and SOP classes that are left."""
+        modalities = self.session.rows("SELECT DISTINCT modality FROM series WHERE study = ?", (key,))
+        classes = self.session.rows(
+            "SELECT DISTINCT i.sop_class_uid FROM series e JOIN instance i ON i.series = e.id WHERE e.study = ?", (key,)
+        )
+        lists = ("\\".join(sorted(row[0] for row in rows if row[0])) for rows in (modalities, classes))
+        self.session.run(
+            "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?", (*lists, key)
+        )
+
+    def _shrink_patient(self, key: int) -> None:
+        self.session.run("UPDATE patient SET number_of_studies = number_of_studies - 1 WHERE id = ?", (key,))
+        if self.session.row("SELECT 1 FROM patient WHERE id = ? AND number_of_studies = 0", (key,)):
+            self.session.run("DELETE FROM patient_word WHERE patient = ?", (key,))
+            self.session.run("DELETE FROM patient WHERE id = ? AND number_of_studies = 0", (key,))

@@ -1,0 +1,339 @@
+"""A query to one statement: rows of its level, joined upwards, filtered downwards.
+
+Rules that hold here: everything above the level is joined, everything below is asked by EXISTS or counted by a
+subquery; what may not be seen is not matched, not returned and not counted; statements are streamed, never collected.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from archive.dicom.attributes import Attribute, Level
+from archive.dicom.expression import And, Compare, Expression, Not, Or, lowest_level
+from archive.dicom.keys import canonical_number, is_wild, squeezed
+from archive.dicom.names import fold_group
+from archive.dicom.query import Condition, NameIs, OneOf, Query, Return, Wild
+from archive.index.columns import TABLES
+from archive.index.conditions import Sql, all_of, any_of, condition, value_test
+from archive.index.database import Database, Dialect, Row
+from archive.index.instances import STORED_COLUMNS, stored_instance
+from archive.index.values import StoredInstance
+
+ALIASES = {Level.PATIENT: "p", Level.STUDY: "s", Level.SERIES: "e", Level.IMAGE: "i"}
+# The same tables once more, for subqueries that look below the row they are asked for.
+_BELOW = {Level.PATIENT: "p", Level.STUDY: "s2", Level.SERIES: "e2", Level.IMAGE: "i2"}
+_PARENT = {Level.STUDY: "patient", Level.SERIES: "study", Level.IMAGE: "series"}
+
+_MODALITIES = frozenset({"Modality", "ModalitiesInStudy"})
+_VERBATIM_VRS = frozenset({"DA", "TM", "DT"})
+
+
+def find(database: Database, query: Query, *, limit: int | None, visible: Expression | None) -> Iterator[Row]:
+    """Values in the order of the query's returns."""
+    statement = _Statement(database.dialect, query, visible)
+    plan = [statement.value(each) for each in query.returns]
+    texts = [(number, each.attribute) for number, each in enumerate(query.returns) if _may_be_verbatim(each)]
+    levels = sorted({attribute.level for _, attribute in texts})
+    extra = [f"{ALIASES[level]}.verbatim" for level in levels]
+    sql, parameters = statement.select([*plan, *((column, []) for column in extra)], limit)
+    rows = database.stream(sql, parameters)
+    return _spoken(rows, len(plan), levels, texts) if texts else rows
+
+
+def instances(database: Database, query: Query, *, visible: Expression | None) -> Iterator[StoredInstance]:
+    statement = _Statement(database.dialect, query, visible, down_to=Level.IMAGE)
+    sql, parameters = statement.select([(STORED_COLUMNS, [])], None)
+    return map(stored_instance, database.stream(sql, parameters))
+
+
+def count(database: Database, query: Query, *, visible: Expression | None) -> int:
+    statement = _Statement(database.dialect, query, visible, down_to=Level.IMAGE)
+    sql, parameters = statement.select([("COUNT(*)", [])], None)
+    row = database.read(lambda session: session.row(sql, parameters))
+    return int(row[0]) if row else 0
+
+
+def _may_be_verbatim(each: Return) -> bool:
+    return each.attribute is not None and each.vr in _VERBATIM_VRS
+
+
+def _spoken(
+    rows: Iterator[Row], width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute | None]]
+) -> Iterator[Row]:
+    """Rows with the text as it came where the column holds something comparable, or nothing."""
+    for row in rows:
+        said = row[width:]
+        if not any(said):
+            yield row[:width]
+            continue
+        words = {level: json.loads(text) if text else {} for level, text in zip(levels, said, strict=True)}
+        values = list(row[:width])
+        for number, attribute in texts:
+            assert attribute is not None
+            values[number] = words[attribute.level].get(attribute.column, values[number])
+        yield tuple(values)
+
+
+@dataclass(slots=True)
+class _Statement:
+    """One query on its way to SQL; ``down_to`` is the level whose rows are wanted, when that is below the query's."""
+
+    dialect: Dialect
+    query: Query
+    visible: Expression | None
+    down_to: Level | None = None
+
+    @property
+    def level(self) -> Level:
+        return self.query.level if self.down_to is None else self.down_to
+
+    # -- what is returned -----------------------------------------------------------------------
+
+    def value(self, wanted: Return) -> Sql:
+        if wanted.constant is not None:
+            return self._constant(wanted.constant)
+        if wanted.attribute is None:
+            return "NULL", []
+        if wanted.attribute.computed:
+            return self._computed(wanted.attribute)
+        return f"{ALIASES[wanted.attribute.level]}.{wanted.attribute.column}", []
+
+    def _constant(self, text: str) -> Sql:
+        return "CAST(? AS TEXT)", [text]
+
+    def _computed(self, attribute: Attribute) -> Sql:
+        filtered = self.visible is not None and lowest_level(self.visible) > attribute.level
+        if attribute.keyword == "AvailableTransferSyntaxUID":
+            return "i.transfer_syntax", []
+        if attribute.keyword in _MODALITIES or attribute.keyword == "SOPClassesInStudy":
+            return self._list(attribute) if filtered else (_list_column(attribute), [])
+        sql, parameters = self._counted(attribute) if filtered else (_kept_count(attribute), [])
+        return f"CAST({sql} AS TEXT)", parameters
+
+    def _counted(self, attribute: Attribute) -> Sql:
+        """A count of what may be seen."""
+        level = _COUNTED[attribute.keyword.rpartition("Related")[2]]
+        sql, parameters = self._below(attribute.level, level)
+        return f"(SELECT COUNT(DISTINCT {_BELOW[level]}.id) {sql})", parameters
+
+    def _list(self, attribute: Attribute) -> Sql:
+        """The distinct values among what may be seen."""
+        level, column = _listed(attribute)
+        sql, parameters = self._below(Level.STUDY, level)
+        inner = f"SELECT DISTINCT {_BELOW[level]}.{column} AS value {sql} ORDER BY 1"
+        return f"(SELECT {self.dialect.aggregate}(value, '\\') FROM ({inner}) AS found WHERE value <> '')", parameters
+
+    def _below(self, level: Level, lowest: Level) -> Sql:
+        """FROM and WHERE of all rows below a row of ``level`` that may be seen."""
+        assert self.visible is not None
+        lowest = max(lowest, lowest_level(self.visible))
+        chain = [each for each in Level if level < each <= lowest]
+        first, *rest = chain
+        tables = f"FROM {TABLES[first]} {_BELOW[first]}" + "".join(
+            f" JOIN {TABLES[each]} {_BELOW[each]} ON {_BELOW[each]}.{_PARENT[each]} = {_BELOW[Level(each - 1)]}.id"
+            for each in rest
+        )
+        aliases = {each: ALIASES[each] if each <= level else _BELOW[each] for each in Level}
+        seen, parameters = expression_sql(self.dialect, self.visible, aliases)
+        return f"{tables} WHERE {_BELOW[first]}.{_PARENT[first]} = {ALIASES[level]}.id AND {seen}", parameters
+
+    # -- what is matched ------------------------------------------------------------------------
+
+    def _conditions(self) -> list[Sql]:
+        above = [each for each in self.query.conditions if each.attribute.level <= self.level]
+        below = [each for each in self.query.conditions if each.attribute.level > self.level]
+        found = [self._condition(each) for each in above]
+        if below:
+            found.append(self._related(below))
+        if self.visible is not None:
+            found.append(self._visible())
+        return found
+
+    def _condition(self, wanted: Condition) -> Sql:
+        attribute = wanted.attribute
+        if attribute.keyword not in _MODALITIES | {"SOPClassesInStudy"} or not attribute.computed:
+            return condition(self.dialect, ALIASES[attribute.level], wanted)
+        level, column = _listed(attribute)
+        if self.visible is not None and lowest_level(self.visible) > Level.STUDY:
+            sql, parameters = self._below(Level.STUDY, level)
+            test, values = value_test(self.dialect, f"{_BELOW[level]}.{column}", wanted.test)
+            return f"EXISTS (SELECT 1 {sql} AND {test})", parameters + values
+        return value_test(self.dialect, _list_column(attribute), wanted.test, multiple=True)
+
+    def _related(self, below: Sequence[Condition]) -> Sql:
+        """Relational queries: rows that have something below them which fulfils all of it, and may be seen."""
+        lowest = max(each.attribute.level for each in below)
+        if self.visible is not None:
+            lowest = max(lowest, lowest_level(self.visible))
+        chain = [each for each in Level if self.level < each <= lowest]
+        first, *rest = chain
+        aliases = {each: ALIASES[each] if each <= self.level else _BELOW[each] for each in Level}
+        joins = "".join(
+            f" JOIN {TABLES[each]} {_BELOW[each]} ON {_BELOW[each]}.{_PARENT[each]} = {_BELOW[Level(each - 1)]}.id"
+            for each in rest
+        )
+        parts = [condition(self.dialect, aliases[each.attribute.level], each) for each in below]
+        column, head = f"{_BELOW[first]}.{_PARENT[first]}", f"FROM {TABLES[first]} {_BELOW[first]}{joins}"
+        if self.visible is not None:
+            # Only the rows that match may be the reason why something is seen.
+            parts = [(f"{column} = {ALIASES[self.level]}.id", []), *parts]
+            parts.append(expression_sql(self.dialect, self.visible, aliases))
+            sql, parameters = all_of(parts)
+            return f"EXISTS (SELECT 1 {head} WHERE {sql})", parameters
+        sql, parameters = all_of(parts)
+        return f"{ALIASES[self.level]}.id IN (SELECT {column} {head} WHERE {sql})", parameters
+
+    def _visible(self) -> Sql:
+        assert self.visible is not None
+        if lowest_level(self.visible) <= self.level:
+            return expression_sql(self.dialect, self.visible, ALIASES)
+        sql, parameters = self._below(self.level, lowest_level(self.visible))
+        return f"EXISTS (SELECT 1 {sql})", parameters
+
+    # -- the statement --------------------------------------------------------------------------
+
+    def select(self, values: Sequence[Sql], limit: int | None) -> Sql:
+        head, before = ", ".join(sql for sql, _ in values), [value for _, more in values for value in more]
+        where, parameters = all_of(self._conditions())
+        tables, driver = self._tables()
+        sql = f"SELECT {head} FROM {tables} WHERE {where}"
+        parameters = [*before, *driver, *parameters]
+        if limit is not None:
+            return f"{sql} LIMIT ?", [*parameters, limit]
+        return sql, parameters
+
+    def _tables(self) -> tuple[str, list[Any]]:
+        """The level's table and those above it, as far down from the patient as anything asks for."""
+        highest = self._highest()
+        tables, parameters = f"{TABLES[self.level]} {ALIASES[self.level]}", []
+        if driver := self._driver():
+            tables = f"{driver[0]} {tables} ON s.id = driver.study"
+            parameters = driver[1]
+        for each in reversed([level for level in Level if highest <= level < self.level]):
+            child = Level(each + 1)
+            tables += f" JOIN {TABLES[each]} {ALIASES[each]} ON {ALIASES[each]}.id = {ALIASES[child]}.{_PARENT[child]}"
+        return tables, parameters
+
+    def _highest(self) -> Level:
+        levels = [each.attribute.level for each in self.query.conditions]
+        levels += [each.attribute.level for each in self.query.returns if each.attribute and self.down_to is None]
+        if self.visible is not None:
+            levels.append(_highest_level(self.visible))
+        if self.down_to is not None:
+            levels.append(Level.STUDY)
+        return min([self.level, *levels])
+
+    def _driver(self) -> Sql | None:
+        """Modalities alone have no index on the study: then the series' index leads, one study after the other."""
+        if self.level is not Level.STUDY or any(each.attribute.indexed for each in self.query.conditions):
+            return None
+        for each in self.query.conditions:
+            if each.attribute.keyword in _MODALITIES and each.attribute.computed and isinstance(each.test, OneOf):
+                if len(each.test.values) == 1:
+                    return (
+                        "(SELECT DISTINCT study FROM series WHERE modality = ?) AS driver CROSS JOIN"
+                        if self.dialect.name == "sqlite"
+                        else "(SELECT DISTINCT study FROM series WHERE modality = ?) AS driver JOIN",
+                        [each.test.values[0]],
+                    )
+        return None
+
+
+_COUNTED = {"Studies": Level.STUDY, "Series": Level.SERIES, "Instances": Level.IMAGE}
+
+_KEPT = {
+    "NumberOfPatientRelatedStudies": "p.number_of_studies",
+    "NumberOfPatientRelatedSeries": "(SELECT SUM(number_of_series) FROM study WHERE patient = p.id)",
+    "NumberOfPatientRelatedInstances": "(SELECT SUM(number_of_instances) FROM study WHERE patient = p.id)",
+    "NumberOfStudyRelatedSeries": "s.number_of_series",
+    "NumberOfStudyRelatedInstances": "s.number_of_instances",
+    "NumberOfSeriesRelatedInstances": "e.number_of_instances",
+}
+
+
+def _kept_count(attribute: Attribute) -> str:
+    return _KEPT[attribute.keyword]
+
+
+def _list_column(attribute: Attribute) -> str:
+    return "s.modalities_in_study" if attribute.keyword in _MODALITIES else "s.sop_classes_in_study"
+
+
+def _listed(attribute: Attribute) -> tuple[Level, str]:
+    """Where the values of a computed list stand."""
+    return (Level.SERIES, "modality") if attribute.keyword in _MODALITIES else (Level.IMAGE, "sop_class_uid")
+
+
+def _highest_level(expression: Expression) -> Level:
+    if isinstance(expression, Compare):
+        return expression.attribute.level
+    parts = (expression.part,) if isinstance(expression, Not) else expression.parts
+    return min(_highest_level(part) for part in parts)
+
+
+# -- filter expressions -------------------------------------------------------------------------
+
+
+def expression_sql(dialect: Dialect, expression: Expression, aliases: dict[Level, str]) -> Sql:
+    """A filter expression as a condition that is true or false, never NULL."""
+    match expression:
+        case And(parts):
+            sql, values = all_of([expression_sql(dialect, part, aliases) for part in parts])
+            return f"({sql})", values
+        case Or(parts):
+            return any_of([expression_sql(dialect, part, aliases) for part in parts])
+        case Not(part):
+            sql, values = expression_sql(dialect, part, aliases)
+            return f"NOT ({sql})", values
+        case Compare():
+            return _compare(dialect, expression, aliases)
+
+
+def _compare(dialect: Dialect, wanted: Compare, aliases: dict[Level, str]) -> Sql:
+    attribute, values = wanted.attribute, wanted.values
+    alias = aliases[attribute.level]
+    if wanted.operator in ("<", "<=", ">", ">="):
+        return _ordered(dialect, wanted, f"{alias}.{attribute.column}")
+    if attribute.vr == "PN":
+        names = [NameIs((fold_group(value),)) for value in values]
+        return any_of([_certain(condition(dialect, alias, Condition(attribute, name))) for name in names])
+    column = f"COALESCE({_expression_column(attribute, alias)}, '')"
+    if wanted.operator == "like":
+        pattern = squeezed(values[0])
+        test = Wild(pattern) if is_wild(pattern) else OneOf((pattern,))
+        return value_test(dialect, column, test, multiple=attribute.multiple)
+    known = tuple(canonical_number(attribute.vr, value) for value in values)
+    return value_test(dialect, column, OneOf(tuple(dict.fromkeys(values + known))), multiple=attribute.multiple)
+
+
+def _certain(test: Sql) -> Sql:
+    return f"COALESCE(({test[0]}), {_FALSE})", test[1]
+
+
+_FALSE = "1 = 0"
+
+
+def _expression_column(attribute: Attribute, alias: str) -> str:
+    if not attribute.computed:
+        return f"{alias}.{attribute.column}"
+    if attribute.vr == "IS":
+        return f"CAST({_KEPT[attribute.keyword].replace('p.', alias + '.').replace('s.', alias + '.')} AS TEXT)"
+    if attribute.keyword == "AvailableTransferSyntaxUID":
+        return f"{alias}.transfer_syntax"
+    return _list_column(attribute).replace("s.", f"{alias}.")
+
+
+def _ordered(dialect: Dialect, wanted: Compare, column: str) -> Sql:
+    """Numbers compare as numbers, all else as text, which is right for dates and times."""
+    attribute, value = wanted.attribute, wanted.values[0]
+    text = _expression_column(attribute, column.partition(".")[0])
+    if attribute.vr not in ("IS", "DS", "US"):
+        return f"(COALESCE({text}, '') <> '' AND {text} {wanted.operator} ?)", [value]
+    number = dialect.number.format(column=text)
+    try:
+        return f"COALESCE({number} {wanted.operator} ?, {_FALSE})", [float(value)]
+    except ValueError:
+        return _FALSE, []

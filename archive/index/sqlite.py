@@ -1,0 +1,239 @@
+"""The index in a SQLite file: WAL, one writer at a time, readers that nobody waits for.
+
+Rules that hold here: a commit is FULL (the log is synced) unless the caller's own journal protects it; writers
+of one process queue on a lock and processes on a locked file beside the database, so that nobody polls; a
+transaction begins IMMEDIATE, never by upgrade; a statement that runs for too long is interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+import peewee
+
+from archive.errors import ConfigurationError, IndexUnavailable
+from archive.index.database import PATIENCE, SQLITE, Parameters, Pool, Row, Session
+
+T = TypeVar("T")
+
+READERS = 256  # connections for answers in progress; each is one file descriptor and a small cache
+FIRST_PAGE, LAST_PAGE = 1, 256  # rows taken from a cursor at a time: the first at once, later ones in bulk
+_STEPS = 50_000  # virtual machine steps between two looks at the clock, about a millisecond
+_OLDEST = (3, 35, 0)  # RETURNING
+
+_BOTH = ("PRAGMA foreign_keys = ON", "PRAGMA busy_timeout = 5000", "PRAGMA temp_store = MEMORY")
+_WRITER = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA cache_size = -65536",  # 64 MB: the upper pages of the UID indexes of some ten million instances
+    "PRAGMA wal_autocheckpoint = 4000",
+    "PRAGMA journal_size_limit = 67108864",
+)
+_READER = ("PRAGMA query_only = ON", "PRAGMA cache_size = -4096", "PRAGMA mmap_size = 1073741824")
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """SQLite's faults by their name; constraints are the caller's business."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise IndexUnavailable("index is not available", f"{type(error).__name__}: {error}") from error
+
+
+class SqliteSession:
+    """One connection; interrupts statements that run past their deadline."""
+
+    dialect = SQLITE
+
+    def __init__(self, connection: sqlite3.Connection, patience: float) -> None:
+        self.connection = connection
+        self.synchronous = "FULL"
+        self._patience = patience
+        self._deadline = float("inf")
+        connection.set_progress_handler(self._too_late, _STEPS)
+
+    def _too_late(self) -> bool:
+        return monotonic() > self._deadline
+
+    def limit(self) -> None:
+        """Give the next statements their time."""
+        self._deadline = monotonic() + self._patience
+
+    def unlimit(self) -> None:
+        self._deadline = float("inf")
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        rows = self.connection.execute(sql, parameters).fetchall()
+        return rows[0] if rows else None
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        return self.connection.execute(sql, parameters).rowcount
+
+    def many(self, sql: str, rows: Sequence[Parameters]) -> None:
+        self.connection.executemany(sql, rows)
+
+    def query(self, query: peewee.Query) -> list[Row]:
+        sql, parameters = SQLITE.peewee.get_sql_context().sql(query).query()
+        cursor = self.connection.execute(sql, parameters)
+        return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+
+
+class SqliteDatabase:
+    """One database file."""
+
+    dialect = SQLITE
+
+    def __init__(self, path: Path, *, statement_timeout: float = PATIENCE) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed")
+        self.path = path
+        self._timeout = statement_timeout
+        self._readers: Pool[SqliteSession] = Pool(self._open_reader, lambda session: session.connection.close(), READERS)
+        self._turn = threading.Lock()
+        self._file = WriterFile(path.with_name(path.name + "-writer"))
+        with _answering():
+            self._writer: SqliteSession | None = self._open_writer()
+
+    def _open(self, *pragmas: str) -> SqliteSession:
+        with _answering():
+            connection = sqlite3.connect(
+                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=512
+            )
+            for pragma in (*_BOTH, *pragmas):
+                connection.execute(pragma)
+            return SqliteSession(connection, self._timeout)
+
+    def _open_reader(self) -> SqliteSession:
+        return self._open(*_READER)
+
+    def _open_writer(self) -> SqliteSession:
+        session = self._open(*_WRITER)
+        mode = session.row("PRAGMA journal_mode = WAL")
+        if mode != ("wal",):
+            raise ConfigurationError(f"{self.path}: this file system cannot hold a database in WAL mode; use a local one")
+        if session.row("PRAGMA synchronous") != (2,):
+            raise ConfigurationError(f"{self.path}: SQLite does not sync its commits")
+        return session
+
+    @contextmanager
+    def _writing(self, durable: bool) -> Iterator[SqliteSession]:
+        """The writing connection, when it is this thread's and this process' turn."""
+        if not self._turn.acquire(timeout=PATIENCE):
+            raise IndexUnavailable("index is busy", "another thread has been writing for too long")
+        try:
+            with self._file.locked(), _answering():
+                session = self._writer = self._writer or self._open_writer()
+                synchronous = "FULL" if durable else "NORMAL"
+                if session.synchronous != synchronous:
+                    session.run(f"PRAGMA synchronous = {synchronous}")
+                    session.synchronous = synchronous
+                yield session
+        finally:
+            self._turn.release()
+
+    def transact(self, work: Callable[[Session], T], *, durable: bool = True, repeatable: bool = False) -> T:
+        with self._writing(durable) as session:
+            session.run("BEGIN IMMEDIATE")
+            try:
+                result = work(session)
+                session.run("COMMIT")
+            except BaseException:
+                self._roll_back(session)
+                raise
+            return result
+
+    def _roll_back(self, session: SqliteSession) -> None:
+        """Nothing of a failed transaction stays; a connection that cannot even do that is not used again."""
+        try:
+            if session.connection.in_transaction:
+                session.run("ROLLBACK")
+        except sqlite3.Error:
+            self._writer = None
+            session.connection.close()
+
+    def migrate(self, work: Callable[[Session], T]) -> T:
+        return self.transact(work)
+
+    def read(self, work: Callable[[Session], T]) -> T:
+        with self._readers.using((sqlite3.DatabaseError, IndexUnavailable)) as session, _answering():
+            session.limit()
+            return work(session)
+
+    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        with self._readers.using((sqlite3.DatabaseError, IndexUnavailable)) as session, _answering():
+            session.limit()
+            cursor = session.connection.execute(sql, parameters)
+            try:
+                size = FIRST_PAGE
+                while rows := cursor.fetchmany(size):
+                    yield from rows
+                    size = min(size * 2, LAST_PAGE)
+                    session.limit()
+            finally:
+                cursor.close()
+
+    def sync(self) -> None:
+        """A FULL commit syncs the log, and with it all that was committed before."""
+        self.transact(lambda session: session.run("UPDATE meta SET value = value WHERE name = 'sync'"), durable=True)
+
+    def close(self) -> None:
+        self._readers.close()
+        with self._turn:
+            if self._writer:
+                self._writer.connection.close()
+                self._writer = None
+            self._file.close()
+
+
+class WriterFile:
+    """An flock'ed file: whose turn it is to write, among processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait()
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _wait(self) -> None:
+        """flock has no time limit, so a thread waits; should it come too late, it gives the lock back."""
+        state: dict[str, Any] = {"mutex": threading.Lock(), "late": False}
+        locked = threading.Event()
+
+        def wait() -> None:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            with state["mutex"]:
+                if state["late"]:
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+                locked.set()
+
+        threading.Thread(target=wait, name="index-writer-lock", daemon=True).start()
+        if locked.wait(PATIENCE):
+            return
+        with state["mutex"]:
+            state["late"] = not locked.is_set()
+        if state["late"]:
+            raise IndexUnavailable("index is busy", "another process has been writing for too long")
+
+    def close(self) -> None:
+        os.close(self._fd)

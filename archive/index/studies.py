@@ -1,0 +1,42 @@
+"""What an administrator sees: how much there is, and what came last."""
+
+from __future__ import annotations
+
+import peewee
+
+from archive.index.database import Database, Row
+from archive.index.models import Patient, Study
+from archive.index.values import Statistics, StudySummary
+
+
+def statistics(database: Database) -> Statistics:
+    sums = [peewee.fn.COALESCE(peewee.fn.SUM(column), 0) for column in (
+        Study.number_of_series, Study.number_of_instances, Study.total_size
+    )]  # fmt: skip
+    patients = Patient.select(peewee.fn.COUNT(Patient.id))
+    query = Study.select(patients, peewee.fn.COUNT(Study.id), *sums)
+    row = database.read(lambda session: session.query(query))[0]
+    return Statistics(*(int(number) for number in row))
+
+
+def latest(database: Database, *, limit: int, before: int | None) -> list[StudySummary]:
+    query = (
+        Study.select(
+            Study.id, Study.study_instance_uid, Patient.patient_id, Patient.patient_name, Study.study_date,
+            Study.accession_number, Study.study_description, Study.modalities_in_study, Study.number_of_series,
+            Study.number_of_instances, Study.created, Study.updated,
+        )
+        .join(Patient)
+        .order_by(Study.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    if before is not None:
+        query = query.where(Study.id < before)
+    return [_summary(row) for row in database.read(lambda session: session.query(query))]
+
+
+def _summary(row: Row) -> StudySummary:
+    key, uid, *texts = row[:8]
+    patient_id, name, date, accession, description, modalities = (text or "" for text in texts[:6])
+    names = tuple(filter(None, modalities.split("\\")))
+    return StudySummary(key, uid, patient_id, name, date, accession, description, names, *row[8:])
