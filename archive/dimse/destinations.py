@@ -19,6 +19,7 @@ from archive.dimse.tls import ClientTLS
 from archive.errors import UnknownDestination, Unreachable
 
 if TYPE_CHECKING:
+    from archive import config
     from archive.config import Config, Peer, PeerTLS
 
 PROPOSES_NOTHING = 1  # an asynchronous operations window of one is the default of PS3.7 D.3.3.3
@@ -76,7 +77,11 @@ class Destinations:
     @classmethod
     def of(cls, config: Config, access: Access) -> Destinations:
         """Raises ConfigurationError for a certificate or key that cannot be used."""
-        return cls(access, [destination_of(peer) for peer in config.peers.values() if peer.port])
+        return cls.of_peers(access, config.peers.values())
+
+    @classmethod
+    def of_peers(cls, access: Access, peers: Iterable[Peer]) -> Destinations:
+        return cls(access, [destination_of(peer) for peer in peers if peer.port])
 
     def named(self, title: str) -> Destination:
         """The destination of this AE title; raises UnknownDestination or Unreachable."""
@@ -91,18 +96,24 @@ class Destinations:
 
 def destination_of(peer: Peer) -> Destination:
     """How a peer is called."""
-    times = peer.timeouts
     return Destination(
         aet=peer.aet,
         host=peer.address or "",
         port=peer.port or 0,
         calling=peer.local_aet,
-        timeouts=Timeouts(times.tls, times.acse, times.pdu, times.dimse, times.idle, times.send, times.connect),
+        timeouts=timeouts(peer.timeouts),
         tls=_client_tls(peer, peer.tls),
         max_pdu=peer.max_pdu or 0,
         async_window=peer.async_window,
         store_associations=peer.store_associations,
         quirks=frozenset(peer.quirks),
+    )
+
+
+def timeouts(section: config.Timeouts) -> Timeouts:
+    """The section ``timeouts``, or a peer's own, as the association engine takes them."""
+    return Timeouts(
+        section.tls, section.acse, section.pdu, section.dimse, section.idle, section.send, section.connect
     )
 
 

@@ -7,7 +7,8 @@ batch, and a reader that stops reading ends the association at the send deadline
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -71,9 +72,11 @@ class FindMatches:
     name = "C-FIND"
     service = Service.FIND
 
-    def __init__(self, find: Find, title: str) -> None:
+    def __init__(self, find: Find, title: str, timezone: Callable[[], str] = lambda: time.strftime("%z")) -> None:
+        """``title`` is what answers name to retrieve from, ``timezone`` gives our offset from UTC (+0100)."""
         self._find = find
         self._title = title
+        self._timezone = timezone
 
     def __call__(self, session: Session, message: Message) -> Done:
         identifier = identifier_of(session, message)
@@ -92,6 +95,8 @@ class FindMatches:
             root_of(message.context.abstract_syntax),
             relational=options.relational,
             fuzzy=options.fuzzy,
+            timezone=self._timezone() if options.timezone else "",
+            retrieve_aet=self._title,
         )
 
 

@@ -29,14 +29,21 @@ DATES = frozenset({"DA", "TM", "DT"})
 
 def question(level: Level, keys: Keys, context: Context, destination: Destination, charset: str) -> bytes:
     """The identifier of a query or retrieval; raises InvalidQuery for a key that DICOM does not know."""
-    asked = data_set(keys, destination.quirks)
+    return question_in(context.transfer_syntax, level, keys, destination.quirks, charset)
+
+
+def question_in(
+    syntax: str, level: Level, keys: Keys, quirks: Collection[str] = (), charset: str = "ISO_IR 192"
+) -> bytes:
+    """The identifier in one of the uncompressed little endian transfer syntaxes."""
+    asked = data_set(keys, quirks)
     asked.QueryRetrieveLevel = level.name
     if not _is_ascii(keys):
         asked.SpecificCharacterSet = charset
     file = BytesIO()
     target = DicomIO(file)
     target.is_little_endian = True
-    target.is_implicit_VR = context.transfer_syntax == IMPLICIT_LITTLE
+    target.is_implicit_VR = syntax == IMPLICIT_LITTLE
     write_dataset(target, asked)
     return file.getvalue()
 
@@ -47,7 +54,7 @@ def data_set(keys: Keys, quirks: Collection[str]) -> Dataset:
     for key, value in keys.items():
         tag = tag_for_keyword(key) if isinstance(key, str) else key
         try:
-            vr = dictionary_VR(tag)  # type: ignore[arg-type]
+            vr = dictionary_VR(tag)
         except (KeyError, ValueError, TypeError) as error:
             raise InvalidQuery("unknown key", str(key)) from error
         if vr == "SQ":

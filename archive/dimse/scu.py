@@ -7,9 +7,14 @@ failure); answers are handed on as they come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import select
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from pydicom.datadict import keyword_for_tag
 
 from archive.dicom.attributes import Level
 from archive.dicom.identifier import Identifier, decode_identifier
@@ -18,19 +23,26 @@ from archive.dimse import statuses
 from archive.dimse.access import QUERY_RETRIEVE, VERIFICATION, Grant
 from archive.dimse.association import Association, Message, SinkFor
 from archive.dimse.destinations import Destination
+from archive.dimse.lanes import Lanes
 from archive.dimse.negotiation import Context
 from archive.dimse.planning import FALLBACK, Proposal
 from archive.dimse.question import Keys, question
 from archive.dimse.reasons import Ended
+from archive.dimse.sender import Codec, Item, Sender
 from archive.dimse.server import perform, respond
 from archive.dimse.session import Session, caller_of
 from archive.dimse.store import StoreObject
+from archive.dimse.tally import Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
 from archive.errors import Refused, Unreachable
+from archive.services.retrieve import OpenFile
+
+I = TypeVar("I", bound=Item)  # noqa: E741 - the item
 
 ROOT_NUMBER = {Root.PATIENT: 1, Root.STUDY: 2, Root.PATIENT_STUDY: 3}
 MEDIUM = 0x0000  # Priority (0000,0700)
 FAILED_LIST = 0x00080058
+PAGE = 256  # objects handed to the lanes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +175,53 @@ def get(
                 return _retrieved(message, "C-GET")
             else:
                 told(Progress.of(message.command))
+
+
+def send(
+    destination: Destination,
+    items: Iterable[I],
+    open_file: Callable[[I], OpenFile],
+    codec: Codec[I] | None = None,
+) -> Iterator[Sent]:
+    """C-STORE every object at the peer, over as many associations as its entry says; results as they come."""
+
+    def sender(association: Association) -> Sender[I]:
+        return Sender(association, open_file, codec)
+
+    source, single = iter(items), destination.has_quirk("single_context")
+    with Lanes(destination.connect, sender, destination.store_associations, single_context=single) as lanes:
+        waited = select.poll()
+        waited.register(lanes.fileno(), select.POLLIN)
+        outstanding = 0
+        while lanes.alive:
+            page = list(islice(source, PAGE - outstanding)) if outstanding < PAGE // 2 else []
+            lanes.put(page)
+            outstanding += len(page)
+            if not outstanding:
+                break
+            waited.poll()
+            results = lanes.results()
+            outstanding -= len(results)
+            yield from results
+        yield from lanes.results()
+        yield from lanes.give_up()
+        for item in source:
+            yield from lanes.lost([item])
+        lanes.finish()
+
+
+def keywords(tags: Iterable[int]) -> list[str]:
+    """Names for tags; a tag that the dictionary does not know is its own name."""
+    return [keyword_for_tag(tag) or f"{tag:08X}" for tag in tags]
+
+
+def plain(identifier: Identifier) -> dict[str, Any]:
+    """An answer by keywords, sequences as lists, for people and JSON."""
+    values = [
+        each.value if isinstance(each.value, str) else [plain(item) for item in each.value]
+        for each in identifier.values()
+    ]
+    return dict(zip(keywords(identifier), values, strict=True))
 
 
 def _receiving(association: Association, destination: Destination) -> Session:

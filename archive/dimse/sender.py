@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from archive.dicom.convert import convert
-
 from archive.dimse import statuses
 from archive.dimse.association import Association
 from archive.dimse.planning import UNCOMPRESSED, Routes

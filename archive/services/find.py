@@ -6,7 +6,8 @@ from a cursor as they are taken, and closing the iterator frees it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 from archive.dicom.matching import Query
@@ -15,22 +16,27 @@ from archive.index import Index
 from archive.services.caller import Caller
 
 
+Row = tuple[Any, ...]
+Rows = Generator[Row, None, None]
+
+
 class Find:
     """Searches one index; thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
 
-    def search(self, query: Query, caller: Caller) -> Iterator[tuple[Any, ...]]:
+    def search(self, query: Query, caller: Caller) -> Rows:
         """Values in the order of ``query.returns``; raises OutOfResources after the caller's limit."""
         limit = caller.max_results
         rows = self._index.find(query, limit=limit + 1 if limit else None, visible=caller.visible_if or None)
         return _at_most(rows, limit) if limit else rows
 
 
-def _at_most(rows: Iterator[tuple[Any, ...]], limit: int) -> Iterator[tuple[Any, ...]]:
+def _at_most(rows: Rows, limit: int) -> Rows:
     """The first ``limit`` rows; one more is one too many, and is said after them."""
-    for number, row in enumerate(rows):
-        if number == limit:
-            raise OutOfResources("too many matches, narrow the query", f"limit is {limit}")
-        yield row
+    with closing(rows):
+        for number, row in enumerate(rows):
+            if number == limit:
+                raise OutOfResources("too many matches, narrow the query", f"limit is {limit}")
+            yield row
