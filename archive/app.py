@@ -10,17 +10,35 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from archive.config import Config, Listener
-from archive.dicom.attributes import INDEXED_TAGS
+from archive.dicom.attributes import HEADER_TAGS
+from archive.dimse import contexts
+from archive.dimse.access import Access
+from archive.dimse.associate import AssociateRequest
+from archive.dimse.association import Association
+from archive.dimse.census import Census
+from archive.dimse.destinations import Destinations, timeouts
+from archive.dimse.echo import Echo
+from archive.dimse.find import FindMatches
+from archive.dimse.get import GetMatches
+from archive.dimse.limits import Limits
 from archive.dimse.listener import Listener as DimseListener
 from archive.dimse.listener import bind
-from archive.dimse.server import Server
+from archive.dimse.move import MoveMatches
+from archive.dimse.negotiation import Accepted, Rejected
+from archive.dimse.policy import AccessPolicy
+from archive.dimse.server import Server, Verbs
+from archive.dimse.store import StoreObject
+from archive.dimse.tls import ServerTLS
+from archive.dimse.wire import Field
 from archive.errors import ConfigurationError
 from archive.index import Index, open_index
+from archive.services.callers import Callers
 from archive.services.commit import Committer
 from archive.services.find import Find
 from archive.services.retrieve import Retrieve
@@ -32,6 +50,7 @@ from archive.workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
+SERVED = frozenset({"echo", "store", "find", "move", "get"})  # services, as dimse/contexts.py names them
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
 
@@ -46,13 +65,18 @@ class Archive:
         self.journal = open_journal(config, self.volume)
         self.committer = open_committer(config, self.volume, self.index, self.journal)
         self.committer.recover()
-        self.store = Store(
-            volume=self.volume, index=self.index, committer=self.committer, rules=rules(config), clock=clock
-        )
+        self._clock = clock
+        self.store = self.store_for(config)
         self.find = Find(self.index)
         self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
         self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
         self._checkpoint.start()
+
+    def store_for(self, config: Config) -> Store:
+        """The store by the rules of `config`, which a reload may change."""
+        return Store(
+            volume=self.volume, index=self.index, committer=self.committer, rules=rules(config), clock=self._clock
+        )
 
     def close(self) -> None:
         self._checkpoint.stop()
@@ -74,7 +98,7 @@ def rules(config: Config) -> Rules:
         max_instance_size=config.limits.max_instance_size,
         on_conflict=config.storage.on_conflict,
         lenient_uids=config.storage.lenient_uids,
-        wanted=INDEXED_TAGS,
+        wanted=HEADER_TAGS,
     )
 
 
@@ -109,3 +133,144 @@ def recover(config: Config) -> None:
         log.warning("removed %d unfinished files of dead processes", removed)
     volume.close()
     index.close()
+
+
+# -- the daemon -------------------------------------------------------------------------------------
+
+Main = Callable[[Callable[[], None]], int]
+Reload = Callable[[], Config | None]
+HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def open_sockets(config: Config) -> list[socket.socket]:
+    """The listening sockets, which all acceptor processes share. Raises ConfigurationError."""
+    return [_open_socket(number, listener) for number, listener in enumerate(config.listeners)]
+
+
+def _open_socket(number: int, listener: Listener) -> socket.socket:
+    try:
+        return bind(listener.host, listener.port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"listeners.{number}: cannot listen on {listener.host}:{listener.port}: {error.strerror}; "
+            "end what uses the port, or choose another"
+        ) from error
+
+
+def rows_of_census(config: Config) -> int:
+    """Associations one process can be asked to count: all of them, or as many as threads make sense."""
+    return config.limits.max_associations or 10_000
+
+
+def destinations(config: Config) -> Destinations:
+    """Whom this configuration lets us call."""
+    return Destinations.of(config, Access.of(config))
+
+
+class Daemon:
+    """One acceptor process: the verbs over the services, behind the listeners of the configuration."""
+
+    def __init__(self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int) -> None:
+        census.join(number)
+        self._archive = Archive(config)
+        self._callers = Callers(self._archive.index.note_caller, time.time)
+        self._limits = limits(config, census)
+        self._door = Door()
+        self._tls = [server_tls(listener) for listener in config.listeners]
+        self._listeners = [
+            DimseListener(sock, tls=tls, limits=self._limits, timeouts=timeouts(config.timeouts))
+            for sock, tls in zip(sockets, self._tls, strict=True)
+        ]
+        self._take(config)
+
+    def run(self, ready: Callable[[], None], again: Reload) -> int:
+        """Serve until SIGTERM or SIGINT; `again` gives the configuration to go on with after a SIGHUP."""
+        for listener in self._listeners:
+            listener.start(self._door.handle, self._door)
+        ready()
+        while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
+            self._reload(again)
+        log.info("stopping on %s", signal.Signals(number).name)
+        self._stop()
+        return 0
+
+    def _take(self, config: Config) -> None:
+        """Let new associations live by `config`; those that run keep what they began with."""
+        archive = self._archive
+        access = Access.of(config)
+        destinations = Destinations.of(config, access)
+        codec = None
+        verbs = Verbs(
+            StoreObject(archive.store_for(config)),
+            {
+                Field.C_ECHO_RQ: {"echo": Echo()},
+                Field.C_FIND_RQ: {"find": FindMatches(archive.find, config.ae.title)},
+                Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec)},
+                Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
+            },
+        )
+        server = Server(verbs, max_results=config.query.max_results, close_thread=archive.index.close_thread)
+        table = contexts.table(SERVED, accept_unknown=config.storage.accept_unknown_sop_classes)
+        self._door.change(server, AccessPolicy(access, table, note_caller=self._callers.note))
+
+    def _reload(self, again: Reload) -> None:
+        config = again()
+        if config is None:
+            return
+        try:
+            for tls in self._tls:
+                if tls is not None:
+                    tls.reload()
+            self._take(config)
+        except ConfigurationError as error:
+            log.error("configuration not reloaded: %s", error)
+
+    def _stop(self) -> None:
+        threads = [threading.Thread(target=listener.stop, args=(DRAIN,)) for listener in self._listeners]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DRAIN + 0.5)
+        self._archive.close()
+
+
+class Door:
+    """What a listener holds on to, while what is behind it changes with the configuration."""
+
+    def __init__(self) -> None:
+        self._behind: tuple[Server, AccessPolicy] | None = None
+
+    def change(self, server: Server, policy: AccessPolicy) -> None:
+        self._behind = (server, policy)
+
+    def handle(self, association: Association) -> None:
+        assert self._behind is not None
+        self._behind[0].handle(association)
+
+    def admit(self, address: str) -> bool:
+        return self._behind is not None and self._behind[1].admit(address)
+
+    def negotiate(
+        self, request: AssociateRequest, address: str, tls_names: tuple[str, ...] | None
+    ) -> Accepted | Rejected:
+        assert self._behind is not None
+        return self._behind[1].negotiate(request, address, tls_names)
+
+
+def limits(config: Config, census: Census) -> Limits:
+    section = config.limits
+    return Limits(
+        max_associations=section.max_associations,
+        per_ae=section.per_ae,
+        per_ip=section.per_ip,
+        max_pdu=section.max_pdu,
+        kept_for_known=section.reserved_for_peers,
+        census=census,
+    )
+
+
+def server_tls(listener: Listener) -> ServerTLS | None:
+    tls = listener.tls
+    if tls is None:
+        return None
+    return ServerTLS(tls.profile, cert=tls.cert, key=tls.key, ca=tls.ca, client_cert=tls.client_cert)

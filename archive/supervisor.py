@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from archive.errors import ArchiveError
 from archive.notify import notify, watchdog_interval
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ class Supervisor:
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
                 status = child.main(lambda: _say_ready(writer))
+        except ArchiveError as error:
+            log.error("process %s: %s", child.name, error)
         except Exception:
             log.exception("process %s failed", child.name)
         finally:
@@ -187,6 +190,27 @@ class Supervisor:
             if child.pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(child.pid, 0)
+
+
+def run_alone(work: Callable[[], None]) -> int:
+    """Do `work` in a process of its own, so that what it opens and starts is gone before others are forked."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except ArchiveError as error:
+            log.error("%s", error)
+        except Exception:
+            log.exception("failed by a fault of the archive")
+        finally:
+            with contextlib.suppress(Exception):
+                logging.shutdown()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _say_ready(writer: int) -> None:

@@ -44,7 +44,7 @@ def studies(options: argparse.Namespace) -> int:
 
 def queue(options: argparse.Namespace) -> int:
     index = open_index(configuration(options).index.url)
-    show(options, TASKS, (_task(options, dataclasses.asdict(task)) for task in index.tasks.list(limit=options.limit)))
+    show(options, TASKS, (_task(options, dataclasses.asdict(task)) for task in index.tasks(limit=options.limit)))
     return 0
 
 
