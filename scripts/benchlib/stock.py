@@ -18,7 +18,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -108,9 +108,7 @@ def main(port: str, folder: str, destination: str, *tls: str) -> None:
         ae.add_supported_context(service)
     handlers = [(evt.EVT_C_STORE, naive.store), (evt.EVT_C_FIND, naive.find), (evt.EVT_C_GET, naive.get),
                 (evt.EVT_C_MOVE, naive.move)]  # fmt: skip
-    ae.start_server(
-        ("127.0.0.1", int(port)), evt_handlers=handlers, ssl_context=context(*tls) if tls else None
-    )
+    ae.start_server(("127.0.0.1", int(port)), evt_handlers=handlers, ssl_context=context(*tls) if tls else None)
 
 
 if __name__ == "__main__":
