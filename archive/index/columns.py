@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from archive.dicom.attributes import BY_KEYWORD, BY_LEVEL, Attribute, Level
@@ -70,6 +71,21 @@ class _Column:
     attribute: Attribute
     name: str
     length: int
+    special: bool  # a name or a sequence
+
+
+def _clean(vr: str, length: int, text: str) -> tuple[str | None, str | None]:
+    """What the column holds, and what the object said when that is something else."""
+    text = possible(text)[:length]
+    if vr in _COMPARABLE and text:
+        comparable = _COMPARABLE[vr](text)
+        return comparable, None if comparable == text else text
+    return canonical_number(vr, text) if vr in _NUMBERS else text, None
+
+
+# The instances of a series say nearly the same.
+_SHORT = 64
+_clean_short = lru_cache(maxsize=16_384)(_clean)
 
 
 class Cleaner:
@@ -84,14 +100,23 @@ class Cleaner:
         self._lifted = [row for row in stored(level) if row.keyword in LIFTED]
 
     def _column(self, row: Attribute) -> _Column:
-        return _Column(row, row.column, INDEXED_LENGTH if row.indexed else LENGTH)
+        length = INDEXED_LENGTH if row.indexed else LENGTH
+        return _Column(row, row.column, length, row.vr in ("PN", "SQ"))
 
     def row(self, values: Mapping[int, str]) -> dict[str, Any]:
         """Column -> value for every column of the level; what the header lacks is NULL."""
-        found: dict[str, Any] = dict(self._empty)
+        found: dict[str, Any] = self._empty.copy()
         verbatim: dict[str, str] = {}
+        by_tag = self.by_tag
         for tag in self.tags & values.keys():
-            self._put(found, verbatim, self.by_tag[tag], values[tag])
+            column, text = by_tag[tag], values[tag]
+            if column.special:
+                self._put(found, column, text)
+                continue
+            clean = _clean_short if len(text) <= _SHORT else _clean
+            found[column.name], said = clean(column.attribute.vr, column.length, text)
+            if said is not None:
+                verbatim[column.name] = said
         for row in self._lifted:
             if not found[row.column] and (lifted := _lift(row.keyword, values.get(LIFTED[row.keyword]))):
                 found[row.column] = lifted[:INDEXED_LENGTH]
@@ -99,23 +124,16 @@ class Cleaner:
             found["verbatim"] = json.dumps(verbatim)
         return found
 
-    def _put(self, found: dict[str, Any], verbatim: dict[str, str], column: _Column, text: str) -> None:
-        attribute, vr = column.attribute, column.attribute.vr
-        if vr == "SQ":
-            self._put_items(found, attribute, text)
+    def _put(self, found: dict[str, Any], column: _Column, text: str) -> None:
+        """Names and sequences, which fill more than one column."""
+        if column.attribute.vr == "SQ":
+            self._put_items(found, column.attribute, text)
             return
-        text = possible(text)[: column.length]
-        if vr in _COMPARABLE and text:
-            comparable = _COMPARABLE[vr](text)
-            if comparable != text:
-                verbatim[column.name] = text
-            found[column.name] = comparable
-            return
-        found[column.name] = canonical_number(vr, text) if vr in _NUMBERS else text
-        if attribute.tag == PATIENT_NAME:
+        text = found[column.name] = possible(text)[: column.length]
+        if column.attribute.tag == PATIENT_NAME:
             groups = (group[:INDEXED_LENGTH] for group in name_groups(text))
             found.update(zip(PATIENT_NAME_COLUMNS, (group or None for group in groups), strict=True))
-        elif vr == "PN":
+        else:
             found[f"{column.name}_folded"] = folded_names(text)[: column.length]
 
     def _put_items(self, found: dict[str, Any], attribute: Attribute, text: str) -> None:

@@ -42,23 +42,33 @@ class Parents:
     patient_name: str
     missing: dict[Level, set[int]]
     created: list[tuple[str, int]] = field(default_factory=list)
+    lacking: frozenset[int] = frozenset()
+    agreed: tuple[str | None, ...] = ()  # what the last header that belonged here said
 
     def contradiction(self, header: Header, *, check_names: bool) -> str:
         """Why the header cannot belong here, or nothing."""
         if header.study_uid != self.study_uid:
             return OTHER_STUDY
         values = header.values
+        name = values.get(PATIENT_NAME)
+        said = (values.get(PATIENT_ID), values.get(ISSUER), name if check_names else None)
+        if said == self.agreed:
+            return ""
         patient_id, issuer = identity(values)
         if patient_id != self.patient_id or (issuer and self.issuer and issuer != self.issuer):
             return OTHER_PATIENT
-        name = values.get(PATIENT_NAME, "")
-        if check_names and name != self.patient_name and not same_name(name, self.patient_name):
+        if check_names and not same_name(name or "", self.patient_name):
             return OTHER_NAME
+        self.agreed = said
         return ""
 
     def lacks(self, values: Mapping[int, str]) -> bool:
         """Whether a header has something that one of the rows still lacks."""
-        return any(values.get(tag) for missing in self.missing.values() for tag in missing)
+        return any(values[tag] for tag in self.lacking & values.keys())
+
+    def settle(self) -> None:
+        """Note what is lacking now."""
+        self.lacking = frozenset(tag for missing in self.missing.values() for tag in missing)
 
     def copy(self) -> Parents:
         missing = {level: set(tags) for level, tags in self.missing.items()}
@@ -73,7 +83,10 @@ def identity(values: Mapping[int, str]) -> tuple[str | None, str]:
 
 def find_parents(session: Session, header: Header) -> Parents | None:
     """The rows above a known series."""
-    return _read(session, Level.SERIES, "e.series_instance_uid = ?", (header.series_uid,))
+    parents = _read(session, Level.SERIES, "e.series_instance_uid = ?", (header.series_uid,))
+    if parents:
+        parents.settle()
+    return parents
 
 
 def make_parents(session: Session, header: Header, now: float) -> Parents:
@@ -85,6 +98,7 @@ def make_parents(session: Session, header: Header, now: float) -> Parents:
         parents = study and _make_series(session, header, now, study, created)
         if parents:
             parents.created = created
+            parents.settle()
             return parents
         discard(session, created)
         if found := find_parents(session, header):
@@ -222,6 +236,7 @@ def fill(session: Session, parents: Parents, values: Mapping[int, str]) -> None:
         if tags := [tag for tag in missing if values.get(tag)]:
             _fill(session, parents, level, {tag: values[tag] for tag in tags})
             missing.difference_update(tags)
+    parents.settle()
 
 
 def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int, str]) -> None:
