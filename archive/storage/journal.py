@@ -31,6 +31,7 @@ MAGIC = b"AJ01"
 HEAD = struct.Struct(">4sIQIQ")
 COVERED = 8  # the crc covers the record from here on: everything but magic and the crc itself
 ZEROS = bytes(1 << 20)
+to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 @dataclass(slots=True)
@@ -220,7 +221,7 @@ def _preallocate(fd: int, size: int) -> None:
 
 
 def _encode(record: Record) -> bytes:
-    meta = json.dumps(record.meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    meta = to_json(record.meta).encode("utf-8", "surrogatepass")
     body = HEAD.pack(MAGIC, 0, record.sequence, len(meta), record.size)[COVERED:]
     return MAGIC + struct.pack(">I", zlib.crc32(meta, zlib.crc32(body))) + body + meta
 
