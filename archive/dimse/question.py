@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
@@ -58,9 +60,11 @@ def data_set(keys: Keys, quirks: Collection[str]) -> Dataset:
         except (KeyError, ValueError, TypeError) as error:
             raise InvalidQuery("unknown key", str(key)) from error
         if vr == "SQ":
-            found.add_new(tag, vr, [data_set(item, quirks) for item in _items(value)])
+            asked: Any = [data_set(item, quirks) for item in _items(value)]
         else:
-            found.add_new(tag, vr.partition(" ")[0], _tolerable(vr, str(value or ""), quirks))
+            asked = _tolerable(vr, str(value or ""), quirks)
+        # A key may hold a wildcard or a range where a value may not, and pydicom would quote it in a warning.
+        found.add(DataElement(tag, vr.partition(" ")[0], asked, validation_mode=IGNORE))
     return found
 
 

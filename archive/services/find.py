@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 from archive.dicom.matching import Query
 from archive.errors import OutOfResources
@@ -29,7 +29,8 @@ class Find:
     def search(self, query: Query, caller: Caller) -> Rows:
         """Values in the order of ``query.returns``; raises OutOfResources after the caller's limit."""
         limit = caller.max_results
-        rows = self._index.find(query, limit=limit + 1 if limit else None, visible=caller.visible_if or None)
+        found = self._index.find(query, limit=limit + 1 if limit else None, visible=caller.visible_if or None)
+        rows = cast(Rows, found)  # its contract: closing it frees the cursor
         return _at_most(rows, limit) if limit else rows
 
 

@@ -1,7 +1,7 @@
 """Retrieving: a query and who asks, to stored instances, and an instance to its open file.
 
 Rules that hold here: what a caller may not see does not exist for it, named by its UID or not; a
-selection is walked page by page, so that memory does not grow with it; a file that is missing or
+large selection streams from a cursor, so that memory does not grow with it; a file that is missing or
 has another length than the index says is Damaged and never sent.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from types import TracebackType
 
 from archive.dicom.matching import Query
@@ -17,6 +18,10 @@ from archive.errors import Damaged
 from archive.index import Index, StoredInstance
 from archive.services.caller import Caller
 from archive.storage.local import Volume
+
+# Instances held in memory, some 10 MB: a usual selection lets go of the database before the first object is sent,
+# because sending may take hours and an open cursor keeps the database from tidying up.
+HELD = 10_000
 
 
 @dataclass(slots=True)
@@ -63,7 +68,10 @@ class Retrieve:
     def select(self, query: Query, caller: Caller) -> Selection:
         """What ``query`` names and ``caller`` may see."""
         visible = caller.visible_if or None
-        return Selection(self._index.count(query, visible=visible), iter(self._index.instances(query, visible=visible)))
+        found = self._index.instances(query, visible=visible)
+        first = list(islice(found, HELD + 1))
+        total = len(first) if len(first) <= HELD else self._index.count(query, visible=visible)
+        return Selection(total, chain(first, found))
 
     def open(self, instance: StoredInstance) -> OpenFile:
         """The file of an instance; raises Damaged."""
