@@ -15,7 +15,6 @@ from archive.errors import OutOfResources
 from archive.index import Index
 from archive.services.caller import Caller
 
-
 Row = tuple[Any, ...]
 Rows = Generator[Row, None, None]
 
