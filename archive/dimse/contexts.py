@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
+from pydicom.uid import UID
 from pynetdicom import sop_class
 
 from archive.dicom.uids import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, TRANSFER_SYNTAXES, Pixels
@@ -26,7 +27,6 @@ FIND = {f"{_QR}.1.1": "Patient Root - FIND", f"{_QR}.2.1": "Study Root - FIND", 
 MOVE = {f"{_QR}.1.2": "Patient Root - MOVE", f"{_QR}.2.2": "Study Root - MOVE", f"{_QR}.3.2": "Patient/Study - MOVE"}
 GET = {f"{_QR}.1.3": "Patient Root - GET", f"{_QR}.2.3": "Study Root - GET", f"{_QR}.3.3": "Patient/Study - GET"}
 
-# PS3.4 annex GG: non-patient objects are stored the same way (hanging protocols, palettes, templates).
 # PS3.4 table B.5-1 of earlier editions: retired, but archives are full of them and old scanners send them.
 _STORED = "1.2.840.10008.5.1.4.1.1"
 RETIRED = {
@@ -61,24 +61,19 @@ PRIVATE = {
 
 
 def _standard() -> dict[str, str]:
+    """Objects of patients, and those of nobody: hanging protocols, palettes, templates."""
     groups = (sop_class._STORAGE_CLASSES, sop_class._NON_PATIENT_OBJECT_CLASSES)
     return {str(uid): _spaced(keyword) for group in groups for keyword, uid in group.items()}
 
 
 def _spaced(keyword: str) -> str:
     """A name to show, from a keyword: pydicom's dictionary has it."""
-    from pydicom.uid import UID
-
     return UID(getattr(sop_class, keyword)).name
 
 
 STORAGE: Mapping[str, str] = _standard() | RETIRED | PRIVATE  # PS3.4 table B.5-1, annex GG
 QUERY_RETRIEVE: Mapping[str, str] = FIND | MOVE | GET
 
-# What data sets without pixels travel in: PS3.5 annex A, uncompressed.
-UNCOMPRESSED = frozenset(uid for uid, each in TRANSFER_SYNTAXES.items() if each.uncompressed and not each.retired) | {
-    EXPLICIT_BIG
-}
 MESSAGES = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG))  # identifiers and attribute lists
 STORED = frozenset(TRANSFER_SYNTAXES)  # everything that can be kept as it is
 _PLACES = frozenset(uid for uid, each in TRANSFER_SYNTAXES.items() if each.pixels is Pixels.REFERENCED)
@@ -148,14 +143,10 @@ def table(
     if any(roles):
         storing = Offer(transfer_syntaxes, scp=roles[0], scu=roles[1], extended=_level)
         offers.update(dict.fromkeys(STORAGE, storing))
-        return Table(offers, _unknown(storing) if accept_unknown else None)
+        return Table(offers, storing if accept_unknown else None)
     return Table(offers)
 
 
-def _unknown(storing: Offer) -> Offer:
-    return storing
-
-
-def known(services: Collection[str]) -> list[str]:
+def abstract_syntaxes(services: Collection[str]) -> list[str]:
     """The abstract syntaxes of these services, for a conformance statement."""
     return [uid for name, rows in _services(STORED).items() if name in services for uid in rows]

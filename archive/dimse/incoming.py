@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from archive.dimse import wire
-from archive.dimse.associate import AssociateRequest, read_request
+from archive.dimse.associate import AssociateRequest
 from archive.dimse.association import Association
 from archive.dimse.connection import Connection, Timeouts
+from archive.dimse.fragments import unexpected
+from archive.dimse.items import read_request
 from archive.dimse.limits import Limits
 from archive.dimse.negotiation import Accepted, Rejected, answer, refusal
 from archive.dimse.reasons import (
     NO_REASON,
-    UNEXPECTED_PDU,
-    UNRECOGNIZED_PDU,
     Aborted,
     Ended,
     ProtocolError,
@@ -180,9 +180,8 @@ class Incoming:
         return refused
 
     def _reject(self, connection: Connection, request: AssociateRequest, rejected: Rejected) -> None:
-        log.info(
-            "association %s -> %s from %s:%d %s", request.calling, request.called, self.address, self.port, rejected
-        )
+        titles = ascii(request.calling), ascii(request.called)  # they may be anything here
+        log.info("association %s -> %s from %s:%d %s", *titles, self.address, self.port, ascii(str(rejected)))
         connection.send([wire.reject_pdu(rejected.result, rejected.source, rejected.reason)])
 
     def _accept(
@@ -263,7 +262,6 @@ class Incoming:
 
 def _check_request(kind: int, length: int) -> None:
     if kind != wire.ASSOCIATE_RQ:
-        reason = UNEXPECTED_PDU if wire.ASSOCIATE_RQ < kind < wire.ABORT else UNRECOGNIZED_PDU
-        raise ProtocolError(f"PDU type {kind:02x} where an A-ASSOCIATE-RQ is due", reason)
+        raise unexpected(kind, "where an A-ASSOCIATE-RQ is due")
     if length > LARGEST_REQUEST:
         raise ProtocolError(f"an A-ASSOCIATE-RQ of {length} bytes")

@@ -142,6 +142,8 @@ class Listener:
 
     def stop(self, seconds: float = 10.0) -> None:
         """Accept no more; idle associations end at once, operations may finish until the deadline."""
+        if self._stopping:
+            return
         deadline = monotonic() + seconds
         self._stopping = True
         if self._serving is not None:
@@ -149,6 +151,8 @@ class Listener:
         os.write(self._wake_writer, b"x")
         if self._accepting is not None:
             self._accepting.join(max(0.0, deadline - monotonic()))
+        for descriptor in (self._wake_reader, self._wake_writer):
+            os.close(descriptor)
         self._sock.close()
         with self._lock:
             live = list(self._live.values())

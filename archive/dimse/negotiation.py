@@ -26,8 +26,8 @@ from archive.dimse.associate import (
     UserIdentity,
     UserInformation,
     is_title,
-    write_accept,
 )
+from archive.dimse.items import write_accept
 from archive.dimse.reasons import (
     NO_REASON,
     UNKNOWN_CALLED,

@@ -22,19 +22,16 @@ from archive.dimse.associate import (
     Roles,
     UserIdentity,
     UserInformation,
-    read_accept,
-    write_request,
 )
 from archive.dimse.association import Association
 from archive.dimse.connection import TIMEOUTS, Connection, Timeouts
+from archive.dimse.fragments import abort_received, unexpected
 from archive.dimse.incoming import LARGEST_REQUEST
+from archive.dimse.items import read_accept, write_request
 from archive.dimse.reasons import (
-    UNEXPECTED_PDU,
-    UNRECOGNIZED_PDU,
     Aborted,
     Ended,
     ProtocolError,
-    abort_words,
     rejection_words,
 )
 from archive.dimse.tls import ClientTLS, peer_names
@@ -131,11 +128,9 @@ def _associate(connection: Connection, request: AssociateRequest) -> AssociateAc
     if kind in (wire.ASSOCIATE_RJ, wire.ABORT) and length == 4:
         body = connection.read(length)
         if kind == wire.ABORT:
-            raise Aborted(abort_words(body[2], body[3]), body[2], body[3])
+            raise abort_received(body)
         raise Aborted(rejection_words(body[1], body[2], body[3]))
-    if wire.ASSOCIATE_RQ <= kind <= wire.ABORT:
-        raise ProtocolError(f"answered the association with a PDU of type {kind:02x}, {length} bytes", UNEXPECTED_PDU)
-    raise ProtocolError("does not speak DICOM: no PDU that is known", UNRECOGNIZED_PDU)
+    raise unexpected(kind, f"of {length} bytes in answer to an A-ASSOCIATE-RQ")
 
 
 def _association(
