@@ -55,7 +55,7 @@ class GetMatches:
         """Every object in turn; True when C-CANCEL came before the last one."""
         association = session.association
         pending = Pending(association, message, tally, self._clock, self._interval)
-        sender = Sender(association, self._retrieve.open, self._codec)
+        sender = Sender(association, self._retrieve.open, self._codec, defer=session.defer)
         try:
             for instance, following in with_following(selection.instances):
                 tally.add(sender.send(instance, following))

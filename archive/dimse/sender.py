@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from archive.dicom.convert import convert
 from archive.dimse import statuses
-from archive.dimse.association import Association
+from archive.dimse.association import Association, Message
 from archive.dimse.planning import UNCOMPRESSED, Routes
 from archive.dimse.reasons import Aborted
 from archive.dimse.tally import Result, Sent
@@ -69,14 +69,15 @@ class Sender(Generic[I]):
         codec: Codec[I] | None = None,
         *,
         originator: Originator | None = None,
-        timeout: float | None = None,
+        defer: Callable[[Message], None] | None = None,
     ) -> None:
+        """``defer`` takes requests of the peer that come while its answer is waited for; without it none may come."""
         self._association = association
         self._routes = Routes(association.contexts.values())
         self._open_file = open_file
         self._codec = codec
         self._originator = originator
-        self._timeout = timeout
+        self._defer = defer
         self._ahead: tuple[I, OpenFile] | None = None
 
     def send(self, item: I, following: I | None = None) -> Sent:
@@ -164,14 +165,17 @@ class Sender(Generic[I]):
         return encode_command(fields)
 
     def _response(self, message_id: int) -> Command:
-        """The response to our request: one operation at a time is ours, whatever window was agreed on."""
-        message = self._association.read_message(timeout=self._timeout)
-        if message is None:
-            raise Aborted("the peer released before its response to C-STORE")
-        if message.command.field != Field.C_STORE_RSP or message.command.message_id != message_id:
-            self._association.abort(words="another message came where the response to C-STORE was due")
-            raise Aborted(self._association.ending)
-        return message.command
+        """The response to our request."""
+        while (message := self._association.read_message()) is not None:
+            command = message.command
+            if command.field == Field.C_STORE_RSP and command.message_id == message_id:
+                return command
+            if command.is_response or self._defer is None:
+                self._association.abort(words="another message came where the response to C-STORE was due")
+                raise Aborted(self._association.ending)
+            self._defer(message)
+        raise Aborted("the peer released before its response to C-STORE")
+
 
 
 def sent(item: Item, response: Command) -> Sent:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from archive.dimse import statuses
 from archive.dimse.access import PERMISSIONS
-from archive.dimse.association import Association, Message, Sink
+from archive.dimse.association import Association, Message, Sink, SinkFor
 from archive.dimse.negotiation import Context
 from archive.dimse.reasons import Ended
 from archive.dimse.session import Done, Session, Verb
@@ -88,6 +88,8 @@ class Server:
         def sink(command: Command, context: Context) -> Sink | None:
             return self._verbs.store.sink(session, command, context)
 
+        if session.deferred:
+            return _delivered(session.deferred.popleft(), sink)
         return session.association.read_message(sink)
 
     def _serve(self, session: Session, message: Message) -> None:
@@ -136,6 +138,15 @@ def respond(association: Association, message: Message, done: Done) -> None:
     has_data = done.data is not None
     command = encode_response(message.command, done.answer.status, has_data=has_data, extra=done.response())
     association.send_message(message.context, command, done.data)
+
+
+def _delivered(message: Message, sink: SinkFor) -> Message:
+    """A request that was kept, its data set given to where it would have gone."""
+    target = sink(message.command, message.context) if message.data is not None else None
+    if target is None or message.data is None:
+        return message
+    target.write(memoryview(message.data))
+    return message._replace(data=None, sink=target)
 
 
 def _is_failure(status: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 from archive.dimse import statuses
 from archive.dimse.access import Grant
 from archive.dimse.association import Association, Message
+from archive.dimse.reasons import ProtocolError
 from archive.dimse.statuses import Answer, Service
 from archive.dimse.wire import Value
 from archive.services.caller import Caller
@@ -23,6 +25,7 @@ class Session:
     association: Association
     grant: Grant
     caller: Caller
+    deferred: deque[Message] = field(default_factory=deque)
 
     @classmethod
     def of(cls, association: Association, default_limit: int) -> Session:
@@ -30,6 +33,13 @@ class Session:
         if not isinstance(grant, Grant):
             grant = Grant(association.calling.strip(), None, NOTHING_GRANTED)
         return cls(association, grant, caller_of(grant, association.address, default_limit))
+
+    def defer(self, message: Message) -> None:
+        """Keep a request that came while another one is served, which a window of several allows (PS3.7 D.3.3.3)."""
+        if len(self.deferred) >= self.association.window[0]:
+            self.association.abort(words="more requests than the window agreed on")
+            raise ProtocolError(self.association.ending)
+        self.deferred.append(message)
 
     def has_quirk(self, name: str) -> bool:
         return self.grant.peer is not None and name in self.grant.peer.quirks

@@ -16,7 +16,9 @@ from archive.dicom.attributes import Level
 from archive.dicom.matching import Root
 from archive.dimse import scu
 from archive.dimse.get import with_following
+from archive.dimse.question import question
 from archive.dimse.store import StoreObject
+from archive.dimse.wire import HAS_DATA, Field, encode_command, encode_response
 from archive.errors import Refused
 
 from .archives import ROOT, Archive, fill, instance, parts, peer, serving
@@ -147,3 +149,28 @@ def test_dcmtk_fetches(archive: Archive, tmp_path: Path) -> None:
 def test_each_item_is_seen_with_the_one_after_it() -> None:
     assert list(with_following([])) == []
     assert list(with_following("abc")) == [("a", "b"), ("b", "c"), ("c", None)]
+
+
+def test_a_request_that_comes_during_a_fetch_is_served_after_it(archive: Archive) -> None:
+    destination = archive.destination(async_window=4)
+    contexts = [(STUDY_GET, (EXPLICIT,)), (CT, (EXPLICIT,)), ("1.2.840.10008.1.1", (EXPLICIT,))]
+    with destination.connect(contexts, roles={CT: (False, True)}) as association:
+        assert association.window[0] > 1
+        get_context, _, echo_context = association.contexts.values()
+        keys = {"StudyInstanceUID": f"{ROOT}.1"}
+        asked = question(Level.STUDY, keys, get_context, destination, "")
+        command = {"AffectedSOPClassUID": STUDY_GET, "CommandField": int(Field.C_GET_RQ), "MessageID": 1}
+        association.queue_message(get_context, encode_command({**command, "CommandDataSetType": HAS_DATA}), asked)
+        echo = {"AffectedSOPClassUID": "1.2.840.10008.1.1", "CommandField": int(Field.C_ECHO_RQ), "MessageID": 2}
+        association.queue_message(echo_context, encode_command(echo))
+        stored, ended = 0, []
+        while len(ended) < 2:
+            message = association.read_message()
+            assert message is not None
+            if message.command.field == Field.C_STORE_RQ:
+                stored += 1
+                association.send_message(message.context, encode_response(message.command, 0x0000))
+            elif message.command.status != 0xFF00:
+                ended.append((message.command.message_id, message.command.status))
+    assert stored == 5
+    assert ended == [(1, 0x0000), (2, 0x0000)]
