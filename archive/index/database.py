@@ -141,7 +141,7 @@ POSTGRESQL = Dialect(
     each_value="unnest(string_to_array({column}, '\\')) AS each(value)",
     each_item="(SELECT value AS item FROM jsonb_array_elements(CAST({column} AS jsonb))) AS items",
     item_text="(item ->> '{keyword}') COLLATE \"C\"",
-    number="CASE WHEN {column} ~ '^[+-]?[0-9]+([.][0-9]*)?$' THEN CAST({column} AS double precision) END",
+    number="CASE WHEN {column} ~ '^[+-]{{0,1}}[0-9]+([.][0-9]*){{0,1}}$' THEN CAST({column} AS double precision) END",
     pattern=like_pattern,
     listed=list,
     peewee=peewee.PostgresqlDatabase(None, prefer_psycopg3=True),

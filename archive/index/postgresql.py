@@ -41,12 +41,10 @@ def _translated(sql: str) -> str:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """psycopg's faults by their name; constraints are the caller's business."""
+    """psycopg's faults by their name; constraints are the caller's business, and so are mistakes in SQL."""
     try:
         yield
-    except psycopg.IntegrityError:
-        raise
-    except psycopg.Error as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
         words = str(error).strip().splitlines() or [""]
         raise IndexUnavailable("index is not available", f"{type(error).__name__}: {words[0]}") from error
 

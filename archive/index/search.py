@@ -154,6 +154,8 @@ class _Statement:
 
     def _condition(self, wanted: Condition) -> Sql:
         attribute = wanted.attribute
+        if attribute.keyword == "AvailableTransferSyntaxUID":
+            return value_test(self.dialect, "i.transfer_syntax", wanted.test)
         if attribute.keyword not in _MODALITIES | {"SOPClassesInStudy"} or not attribute.computed:
             return condition(self.dialect, ALIASES[attribute.level], wanted)
         level, column = _listed(attribute)

@@ -44,7 +44,7 @@ def _answering() -> Iterator[None]:
     """SQLite's faults by their name; constraints are the caller's business."""
     try:
         yield
-    except sqlite3.IntegrityError:
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.Error as error:
         raise IndexUnavailable("index is not available", f"{type(error).__name__}: {error}") from error
@@ -187,7 +187,9 @@ class SqliteDatabase:
 
     def sync(self) -> None:
         """A FULL commit syncs the log, and with it all that was committed before."""
-        self.transact(lambda session: session.run("UPDATE meta SET value = value WHERE name = 'sync'"), durable=True)
+        # The value has to change: a transaction that leaves every page as it was writes nothing and syncs nothing.
+        count = "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'sync'"
+        self.transact(lambda session: session.run(count), durable=True)
 
     def close(self) -> None:
         self._readers.close()
