@@ -189,8 +189,8 @@ class Association:
     def _request(self, field: int, sop_class: str, data: int, *more: tuple[int, str | int]) -> bytes:
         """A request command under the next message id."""
         self._message_id = self._message_id % 0xFFFF + 1
-        elements: list[tuple[int, str | int]] = [(2, sop_class), (0x100, field), (0x110, self._message_id), (0x800, data)]
-        return command(*sorted([*elements, *more], key=lambda element: element[0]))
+        always: list[tuple[int, str | int]] = [(2, sop_class), (0x100, field), (0x110, self._message_id), (0x800, data)]
+        return command(*sorted([*always, *more], key=lambda element: element[0]))
 
     def _send(self, context: int, command_set: bytes, data: bytes | memoryview = b"") -> None:
         head = struct.pack(">BxIIBB", P_DATA, len(command_set) + 6, len(command_set) + 2, context, IS_COMMAND | IS_LAST)

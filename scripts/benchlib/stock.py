@@ -1,11 +1,12 @@
 """The yardstick of the language: an archive as pynetdicom's own documentation would have one write it.
 
-`python -m benchlib.stock PORT FOLDER DESTINATION_PORT [CERTIFICATE KEY AUTHORITY]`. It writes each object to a
+`stock.py PORT FOLDER DESTINATION_PORT [CERTIFICATE KEY AUTHORITY]` is a program of its own. It writes each object to a
 file, syncs it, and commits a row to SQLite before it answers; queries and retrievals read that table.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import sqlite3
@@ -19,21 +20,22 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import (
+    CTImageStorage,
+    MRImageStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
-from benchlib import data
-
 STUDY_KEYWORDS = (
     "PatientName", "PatientID", "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "StudyDescription",
     "StudyInstanceUID",
 )  # fmt: skip
+SEARCH = "select max(header) from instance where study glob ? group by study"
 TABLE = "create table if not exists instance (uid text primary key, study text, path text, header text)"
 ASSOCIATIONS = 1200
-USED = (data.CT_IMAGE, data.MR_IMAGE, data.MULTIFRAME_WORD)  # what it proposes to a C-MOVE destination
+USED = (CTImageStorage, MRImageStorage)  # what it proposes to a C-MOVE destination
 
 
 class Naive:
@@ -64,8 +66,12 @@ class Naive:
 
     def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         wanted = [element.keyword for element in event.identifier if element.keyword in STUDY_KEYWORDS]
-        for (header,) in self._database().execute("select max(header) from instance group by study"):
+        patient = str(event.identifier.get("PatientID", "")) or "*"
+        study = str(event.identifier.get("StudyInstanceUID", "")) or "*"
+        for (header,) in self._database().execute(SEARCH, (study,)):
             values, answer = json.loads(header), Dataset()
+            if not fnmatch.fnmatchcase(values["PatientID"], patient):
+                continue
             answer.QueryRetrieveLevel = "STUDY"
             for keyword in wanted:
                 setattr(answer, keyword, values[keyword])

@@ -98,7 +98,8 @@ def _archive(place: Place) -> list[str | Path]:
     configuration = {
         "ae": {"title": "ARCHIVE"},
         "listeners": [listener],
-        "limits": {"max_associations": 0, "reserved_for_peers": 0, "per_ae": 0, "per_ip": 0, "max_instance_size": "4GB"},
+        "limits": dict.fromkeys(("max_associations", "reserved_for_peers", "per_ae", "per_ip"), 0)
+        | {"max_instance_size": "4GB"},
         "unknown_peers": {"allow": ["echo"], "loopback": everything},
         "peers": {DESTINATION: {"host": "127.0.0.1", "port": place.destination_port, "allow": everything}},
         "storage": {"path": str(place.folder / "files")},
@@ -165,8 +166,14 @@ def _stock_found() -> str:
 
 def _stock(place: Place) -> list[str | Path]:
     tls = [place.tls.certificate, place.tls.key, place.tls.authority] if place.tls else []
-    program = ["-c", f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); from benchlib.stock import main; main(*sys.argv[1:])"]
-    return [sys.executable, *program, str(place.port), place.folder, str(place.destination_port), *tls]
+    return [
+        sys.executable,
+        SCRIPTS / "benchlib" / "stock.py",
+        str(place.port),
+        place.folder,
+        str(place.destination_port),
+        *tls,
+    ]
 
 
 SYSTEMS = (

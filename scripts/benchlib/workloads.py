@@ -16,8 +16,18 @@ from pathlib import Path
 
 from benchlib import data, idle, processes
 from benchlib.client import (
-    BIG_ENDIAN, EXPLICIT, IMPLICIT, STUDY_FIND, STUDY_GET, VERIFICATION, Association, Failed, Offer, StoredFile,
-    Target, identifier,
+    BIG_ENDIAN,
+    EXPLICIT,
+    IMPLICIT,
+    STUDY_FIND,
+    STUDY_GET,
+    VERIFICATION,
+    Association,
+    Failed,
+    Offer,
+    StoredFile,
+    Target,
+    identifier,
 )  # fmt: skip
 from benchlib.systems import DESTINATION, Running
 
@@ -100,7 +110,7 @@ def _tool(bench: Bench, *arguments: str | Path) -> str:
     )  # fmt: skip
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines()
-        raise Failed(f"{arguments[0]}: {words[0] if words else done.returncode}")
+        raise Failed(f"{arguments[0]}: {words[-1] if words else done.returncode}")
     return done.stdout + done.stderr
 
 
@@ -181,7 +191,7 @@ def get(count: int, label: str = "") -> Work:
         who = ["-aec", server.system.ae, "127.0.0.1", str(server.place.port)]
 
         def work() -> int:
-            said = _tool(bench, "getscu", "-v", "-S", "--ignore", "+B", *who, *keys)
+            said = _tool(bench, "getscu", "-v", "-S", "--ignore", *who, *keys)
             came = said.count("Received C-STORE Request")
             if came != len(instances.files):
                 raise Failed(f"{came} of {len(instances.files)} objects came")
@@ -247,10 +257,11 @@ def stay_idle(count: int) -> Work:
 
     def run(_bench: Bench, server: Running) -> Measured:
         with idle.Crowd(server.target(), count) as crowd:
-            if crowd.size < count:
-                raise Failed(f"{crowd.size} of {count} associations were accepted")
+            if not crowd.size:
+                raise Failed("no association was accepted")
+            note = "" if crowd.size == count else f"only {crowd.size} were accepted in {idle.OPEN_SECONDS:.0f} s; "
             percent = idle.percent_of_core(server.pid)
-            return Measured(percent, note=f"C-ECHO p99 {idle.echo_p99(server.target()):.0f} ms")
+            return Measured(percent, note=note + idle.echo_beside(server.target(idle.ECHO_TIMEOUT)))
 
     return run
 
@@ -285,16 +296,16 @@ WORKLOADS = (
     Workload("store-single", "one MR image per association", PER_SECOND, "tuned", store_singly),
     Workload("echo-1", "association + echo, 1 context", PER_SECOND, "tuned", echo([Offer(VERIFICATION)])),
     Workload("echo-128", "association + echo, 128 contexts × 3 syntaxes", PER_SECOND, "tuned", echo(many_contexts())),
-    Workload("get", "C-GET of 400 CT", PER_SECOND, "tuned", get(400)),
-    Workload("move", "C-MOVE of 400 CT", PER_SECOND, "tuned", move(400)),
+    Workload("get", "C-GET of a CT study", PER_SECOND, "tuned", get(400)),
+    Workload("move", "C-MOVE of a CT study", PER_SECOND, "tuned", move(400)),
     Workload("find", "C-FIND answers, 2,000 studies", PER_SECOND, "tuned", find),
     Workload("idle-200", "200 idle associations", OF_A_CORE, "tuned", stay_idle(200), more_is_better=False),
     Workload("idle-1000", "1,000 idle associations", OF_A_CORE, "tuned", stay_idle(1000), True, False, True),
     Workload("large", "one 2.1 GB instance, memory over base", MEGABYTES, "tuned", large, True, False, True),
     Workload("store-ct-shipped", "store CT, 1 association", PER_SECOND, "shipped", store(data.CT, 40, 1, "s")),
     Workload("store-mr-shipped", "store MR, 1 association", PER_SECOND, "shipped", store(data.MR, 60, 1, "s")),
-    Workload("get-shipped", "C-GET of 40 CT", PER_SECOND, "shipped", get(40, "s")),
-    Workload("move-shipped", "C-MOVE of 40 CT", PER_SECOND, "shipped", move(40, "s")),
+    Workload("get-shipped", "C-GET of a CT study", PER_SECOND, "shipped", get(40, "s")),
+    Workload("move-shipped", "C-MOVE of a CT study", PER_SECOND, "shipped", move(40, "s")),
     Workload("store-ct-tls", "store CT, 1 association", PER_SECOND, "tls", store(data.CT, 400, 1)),
     Workload("store-mr-tls", "store MR, 1 association", PER_SECOND, "tls", store(data.MR, 800, 1)),
 )
