@@ -163,16 +163,12 @@ class Reception:
 
     def _commit(self, header: Header) -> Outcome:
         store, prefix = self._store, self._file_meta()
-        digest = self._sha.digest()
-        known = store.index.known(header.sop_instance_uid)
-        if known and known.sha256 == digest and known.study_uid == header.study_uid:
-            return Outcome.EQUAL
         path = store.volume.new_path()
         new = NewInstance(
             header=header,
             location=Location(store.volume.name, path, len(prefix), self._size),
             transfer_syntax=self._transfer_syntax,
-            sha256=digest,
+            sha256=self._sha.digest(),
             source=self._origin.calling,
             address=self._origin.address,
             received=store.clock(),

@@ -27,6 +27,7 @@ SENTINEL = ".volume"
 MANY = 8  # files from which one sync of the file system is cheaper than one for each: 20 ms against 170 for 480
 LOOK = 0.25  # seconds for which what is free is taken to be known
 BATCH = 1000  # files per folder: few enough for `ls` and backup tools, enough to make new folders rare
+DAY = 86400  # seconds
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -45,6 +46,7 @@ class Volume:
     def __init__(self, root: Path, *, reserve: int, clock: Callable[[], float], name: str = "main") -> None:
         self.root = root
         self.name = name
+        self._prefix = f"{root}/"
         self.reserve = reserve
         self._clock = clock
         self._lock = threading.Lock()
@@ -144,9 +146,9 @@ class Volume:
     def new_path(self) -> str:
         """A name relative to the root that was never used before; its folder exists, durably."""
         with self._lock:
-            today = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).strftime("%Y%m%d")
-            if self._batch is None or self._batch.exhausted or self._batch.day != today:
-                self._batch = Batch(self.root, today)
+            day = int(self._clock() // DAY)
+            if self._batch is None or self._batch.exhausted or self._batch.day != day:
+                self._batch = Batch(self.root, day)
             return self._batch.next()
 
     def part(self) -> Part:
@@ -176,7 +178,7 @@ class Volume:
 
     def create(self, path: str, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write a whole file at its final name, not synced: only for bytes that the journal holds."""
-        fd = os.open(self.root / path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        fd = os.open(f"{self._prefix}{path}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
         try:
             write_all(fd, pieces)
         finally:
@@ -220,7 +222,7 @@ class Volume:
     def open_file(self, path: str, expected_size: int) -> int:
         """A descriptor of the stored file at `path`; Damaged when it is missing or its length is wrong."""
         try:
-            fd = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(f"{self._prefix}{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise Damaged("stored file is missing", f"{path}: {error.strerror}") from error
         if os.fstat(fd).st_size != expected_size:
@@ -252,16 +254,18 @@ class Part:
 class Batch:
     """A folder of up to `BATCH` files, made by and for one process: its names need no coordination."""
 
-    def __init__(self, root: Path, day: str) -> None:
+    def __init__(self, root: Path, day: int) -> None:
+        """`day` counts from 1970-01-01."""
         self.day = day
         self._count = 0
         objects = root / "objects"
         if not (root / SENTINEL).exists():
             raise StorageFailed("storage is not mounted", f"{root / SENTINEL} is gone")
-        self._name = f"objects/{day}/{secrets.token_hex(4)}"
-        (objects / day).mkdir(exist_ok=True)
+        date = datetime.datetime.fromtimestamp(day * DAY, datetime.UTC).strftime("%Y%m%d")
+        self._name = f"objects/{date}/{secrets.token_hex(4)}"
+        (objects / date).mkdir(exist_ok=True)
         (root / self._name).mkdir()
-        sync_folder(objects / day)
+        sync_folder(objects / date)
         sync_folder(objects)
 
     @property
