@@ -137,7 +137,7 @@ class Charset:
         if len(self.terms) == 1 and (not self.elements or self.elements[0].width == 1):
             return f"ISO_IR {self.elements[0].number}" if self.elements else ""
         terms = [f"ISO 2022 IR {element.number}" for element in self.elements]
-        return "\\".join(terms if self.elements and _number(self.terms[0]) == self.elements[0].number else ["", *terms])
+        return "\\".join(terms if self.initial else ["", *terms])  # sets of two bytes are never value 1
 
 
 @lru_cache(maxsize=256)
@@ -152,7 +152,7 @@ def charset_of(terms: str | tuple[str, ...]) -> Charset:
     return Charset(
         terms=tuple(term.strip() for term in terms),
         alone=alone,
-        initial=first if first and first.slot == 1 else None,
+        initial=first if first and first.width == 1 else None,
         romaji=bool(numbers) and numbers[0] in (13, 14),
         elements=elements,
         known=None not in numbers,
@@ -276,7 +276,9 @@ def _encode_extended(text: str, charset: Charset) -> bytes | None:
             out += element.escape
             g0, g1 = (element, g1) if element.slot == 0 else (g0, element)
         out += raw
-    return None if "\x1b" in text else bytes(out + back) if g0 else bytes(out)
+    if "\x1b" in text:
+        return None
+    return bytes(out + (back if g0 else b"") + (initial_escape if g1 is not charset.initial else b""))
 
 
 def _find(

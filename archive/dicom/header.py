@@ -255,6 +255,8 @@ def _text(walk: Tree, encoding: Encoding, tags: Wanted, other: _Other, charset: 
         if not other.length:
             return "[]"
         return _json(walk.items(other.start, other.length, inner, 0, charset, tags.inside(plan.tag))[0], walk.limits)
+    if plan.kind == "other":
+        return ""  # bytes have no text, but being there is worth knowing
     if plan.kind == "text" and vr in TEXT_VRS:
         return text_of(other.value, plan.vr if plan.vr in TEXT_VRS else vr, charset, limits=walk.limits) or ""
     if plan.kind == "number" and vr in NUMBERS:
