@@ -89,7 +89,9 @@ def _name_group(group: str) -> str:
     bare = pattern
     while bare.endswith(("^*", "^")):
         bare = bare.rstrip("^").removesuffix("^*")
-    return f"{bare}^*" if bare != pattern and bare else pattern
+    if bare == pattern or not bare:
+        return pattern
+    return bare if bare.endswith("*") else f"{bare}^*"
 
 
 def _spellings(vr: str, values: list[str]) -> list[str]:

@@ -92,9 +92,11 @@ class PostgresqlSession:
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return self._execute(sql, parameters).rowcount
 
-    def many(self, sql: str, rows: Sequence[Parameters]) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.executemany(_translated(sql), rows)  # type: ignore[arg-type]
+    def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+            for row in rows:
+                copy.write_row(row)
 
     def query(self, query: peewee.Query) -> list[Row]:
         sql, parameters = POSTGRESQL.peewee.get_sql_context().sql(query).query()

@@ -82,8 +82,9 @@ class SqliteSession:
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return self.connection.execute(sql, parameters).rowcount
 
-    def many(self, sql: str, rows: Sequence[Parameters]) -> None:
-        self.connection.executemany(sql, rows)
+    def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
+        values = ", ".join("?" * len(columns))
+        self.connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})", rows)
 
     def query(self, query: peewee.Query) -> list[Row]:
         sql, parameters = SQLITE.peewee.get_sql_context().sql(query).query()
