@@ -84,7 +84,7 @@ def _archive_found() -> str:
     program = Path(sys.executable).parent / "archive"
     if not program.exists():
         return ""
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip().removeprefix("archive ")
 
 
 def _archive(place: Place) -> list[str | Path]:
@@ -118,7 +118,8 @@ def _orthanc_found() -> str:
     program = _orthanc_program()
     if not program:
         return ""
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.splitlines()[0].split()[-1]
 
 
 def _orthanc(place: Place) -> list[str | Path]:
@@ -144,7 +145,7 @@ def _dcmqrscp_found() -> str:
     if not shutil.which("dcmqrscp"):
         return ""
     said = subprocess.run(["dcmqrscp", "--version"], capture_output=True, text=True, check=False).stdout
-    return " ".join(said.split()[1:4])
+    return " ".join(said.split()[2:4])
 
 
 def _dcmqrscp(place: Place) -> list[str | Path]:
