@@ -132,7 +132,7 @@ class _Writer:
                         size += 1
                     out += (prefix, lengths[size], raw)
                     continue
-                element = self._element(column, value, self._declared)
+                element = self._element(column, _text(column, row), self._declared)
                 if element is None:
                     return self._encode_in_one_set(row)
                 out += (prefix, element)
@@ -152,8 +152,7 @@ class _Writer:
         for charset in (self._declared, charset_of(UTF_8)):
             elements = {SPECIFIC_CHARACTER_SET: self._charset_element(charset)}
             for column in self._columns:
-                text = column.constant if column.constant is not None else row[column.place]
-                element = self._element(column, text, charset)
+                element = self._element(column, _text(column, row), charset)
                 if element is None:
                     break
                 elements[column.tag] = element
@@ -189,7 +188,7 @@ class _Writer:
 
     def _encoded_items(self, wanted: tuple[_Column, ...], items: Any, charset: Charset) -> bytes | None:
         out: list[bytes] = []
-        for item in items if isinstance(items, list) else ():
+        for item in filter(_is_item, items if isinstance(items, list) else ()):
             elements = [self._item_element(column, item, charset) for column in wanted or _columns_of(item)]
             if None in elements:
                 return None
@@ -228,6 +227,14 @@ def _packed_lengths(encoding: Encoding) -> tuple[Sequence[bytes], Sequence[bytes
     """Lengths in 16 bits and in 32, by number."""
     order: Literal["big", "little"] = "big" if encoding.big else "little"
     return tuple(n.to_bytes(2, order) for n in range(TABLE)), tuple(n.to_bytes(4, order) for n in range(TABLE))
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, dict)
+
+
+def _text(column: _Column, row: Row) -> str | None:
+    return column.constant if column.constant is not None else row[column.place]
 
 
 def _columns_of(item: dict[str, Any]) -> tuple[_Column, ...]:
