@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydicom.datadict import tag_for_keyword
 
+from archive.dicom import uids
 from archive.dicom.charset import UTF_8, Charset, charset_of
 from archive.dicom.dictionary import keyword_of, vr_of
 from archive.dicom.encoding import TEXT_VRS, Encoding, encoding_of
 from archive.dicom.inflate import RAW_DEFLATE
-from archive.dicom.uids import transfer_syntax
 from archive.dicom.values import bytes_of
 from archive.dicom.wanted import SPECIFIC_CHARACTER_SET
 
@@ -62,18 +62,20 @@ def _column(key: Any, place: int = 0) -> _Column:
     return _Column(tag, vr, tuple(sorted(map(_column, items))), constant, place)
 
 
-def encode_identifier(pairs: Iterable[tuple[Key, str | None]], syntax: str, charset: str | Sequence[str] = "") -> bytes:
+def encode_identifier(
+    pairs: Iterable[tuple[Key, str | None]], transfer_syntax: str, charset: str | Sequence[str] = ""
+) -> bytes:
     """One identifier from keys and their texts."""
     pairs = list(pairs)
-    return prepare([key for key, _ in pairs], syntax, charset)(tuple(text for _, text in pairs))
+    return prepare([key for key, _ in pairs], transfer_syntax, charset)(tuple(text for _, text in pairs))
 
 
-def prepare(returns: Iterable[Key], syntax: str, charset: str | Sequence[str] = "") -> Encode:
+def prepare(returns: Iterable[Key], transfer_syntax: str, charset: str | Sequence[str] = "") -> Encode:
     """A function from a row, in the order of ``returns``, to the bytes of its identifier.
 
     Texts are as the index holds them; None and "" are returned empty; sequences are JSON lists of objects by keyword.
     """
-    facts = transfer_syntax(syntax)
+    facts = uids.transfer_syntax(transfer_syntax)
     columns = {column.tag: column for column in reversed([_column(key, at) for at, key in enumerate(returns)])}
     columns.pop(SPECIFIC_CHARACTER_SET, None)
     declared = charset_of(charset if isinstance(charset, str) else tuple(charset))

@@ -82,3 +82,19 @@ def encoding_of(syntax: TransferSyntax) -> Encoding:
     if syntax.big_endian:
         return EXPLICIT_BE
     return EXPLICIT_LE if syntax.explicit else IMPLICIT_LE
+
+
+# Groups with which the data sets of composite objects begin (PS3.6): identification, or patient when that is lost.
+FIRST_GROUPS = (0x0008, 0x0010)
+
+
+def guess_encoding(head: bytes | bytearray | memoryview, size: int) -> Encoding | None:
+    """The encoding that the first 8 bytes of a data set speak of, if they are plausible at all."""
+    if len(head) < 8:
+        return None
+    for encoding in (EXPLICIT_LE, EXPLICIT_BE):
+        raw, code, _ = encoding.head.unpack(head)
+        if code in encoding.vrs and encoding.tag(raw) >> 16 in FIRST_GROUPS:
+            return encoding
+    raw, length = IMPLICIT_LE.head.unpack(head)
+    return IMPLICIT_LE if IMPLICIT_LE.tag(raw) >> 16 in FIRST_GROUPS and length <= size - 8 else None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
+from archive.dicom import uids
 from archive.dicom.charset import charset_of
 from archive.dicom.elements import CUT_SHORT, Buffer
 from archive.dicom.encoding import encoding_of
 from archive.dicom.inflate import inflate
 from archive.dicom.limits import LIMITS, Limits
 from archive.dicom.tree import DataSet, Element, Tree
-from archive.dicom.uids import transfer_syntax
 from archive.errors import NotUnderstood
 
 Identifier = DataSet
@@ -27,10 +27,10 @@ IDENTIFIER_LIMITS = replace(LIMITS, elements=10_000, objects=10_000, inflated=16
 
 
 def decode_identifier(
-    data: Buffer, syntax: str, default_charset: str = "", limits: Limits = IDENTIFIER_LIMITS
+    data: Buffer, transfer_syntax: str, default_charset: str = "", limits: Limits = IDENTIFIER_LIMITS
 ) -> Identifier:
     """The elements of an identifier by tag, in the order they came; ``charset`` is the requester's."""
-    facts = transfer_syntax(syntax)
+    facts = uids.transfer_syntax(transfer_syntax)
     if facts.deflated:
         data = b"".join(inflate(data, limits))
     try:

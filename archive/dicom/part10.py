@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from archive.dicom.elements import Buffer
-from archive.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, UNDEFINED, Encoding
-from archive.dicom.header import guess_encoding
+from archive.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, UNDEFINED, Encoding, guess_encoding
 from archive.dicom.uids import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -33,10 +32,10 @@ GROUP_LENGTH = 0x00020000
 _SYNTAX_OF = {IMPLICIT_LE: IMPLICIT_LITTLE, EXPLICIT_LE: EXPLICIT_LITTLE, EXPLICIT_BE: EXPLICIT_BIG}
 
 
-def file_meta(sop_class: str, sop_instance: str, syntax: str, *, source: str = "") -> bytes:
+def file_meta(sop_class: str, sop_instance: str, transfer_syntax: str, *, source: str = "") -> bytes:
     """Preamble, prefix and meta information of a new file; ``source`` is the AE title it came from."""
     instance = _element(0x0003, b"UI", sop_instance, b"\0")
-    before, after = _surroundings(sop_class, syntax, source)
+    before, after = _surroundings(sop_class, transfer_syntax, source)
     length = len(before) + len(instance) + len(after)
     return b"".join((PREAMBLE, MAGIC, struct.pack("<HH2sHL", 2, 0, b"UL", 4, length), before, instance, after))
 
@@ -76,7 +75,7 @@ def read_file_meta(head: Buffer) -> FileMeta:
     start = 132 if bytes(head[128:132]) == MAGIC else 4 if bytes(head[:4]) == MAGIC else 0
     try:
         values, offset = _read_group(head, start)
-        encoding = guess_encoding(head[offset : offset + 8], len(head) - offset)
+        encoding = guess_encoding(bytes(head[offset : offset + 8]), len(head) - offset)
         syntax = values.get(TRANSFER_SYNTAX) or (_SYNTAX_OF[encoding] if encoding else "")
         if not syntax:
             raise NotUnderstood("Not a DICOM file" if not start else "File names no transfer syntax")
