@@ -36,22 +36,24 @@ class Row(NamedTuple):
 
 
 def violations(
-    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True
+    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True, since: int = 0
 ) -> list[str]:
-    """All that does not hold. `alive`: the daemon runs, so ask it as well; `base`: what it held before."""
+    """All that does not hold. `alive`: the daemon runs, so ask it as well; `base`: what it held before;
+    `since`: where the part of the log begins that is judged.
+    """
     acknowledged = list(acknowledged)
     found = list(_on_disk(daemon, acknowledged))
     if alive:
         found += _asked(daemon, acknowledged)
         found += _usage(daemon, base) if base else []
         found += _prompt(daemon)
-    return [*found, *_log(daemon)]
+    return [*found, *_log(daemon, since)]
 
 
 def check(
-    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True
+    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True, since: int = 0
 ) -> None:
-    found = violations(daemon, acknowledged, base=base, alive=alive)
+    found = violations(daemon, acknowledged, base=base, alive=alive, since=since)
     assert not found, "\n".join(["violations:", *found[:20], "log:", daemon.log()[-2000:]])
 
 
@@ -155,8 +157,8 @@ def _prompt(daemon: Daemon) -> list[str]:
 # -- in the log -------------------------------------------------------------------------------------
 
 
-def _log(daemon: Daemon) -> Iterator[str]:
-    text = daemon.log()
+def _log(daemon: Daemon, since: int) -> Iterator[str]:
+    text = daemon.log()[since:]
     for sign in ("Traceback", "a fault of ours", "Fatal Python error", "Exception ignored"):
         if sign in text:
             yield f"in the log: {text[max(0, text.index(sign) - 300):][:1500]}"

@@ -58,8 +58,9 @@ def acknowledged() -> list[Instance]:
 def archive(standard: tuple[Daemon, Usage], acknowledged: list[Instance]) -> Iterator[Daemon]:
     """The shared daemon, inspected afterwards."""
     daemon, base = standard
+    said = len(daemon.log())
     yield daemon
-    check(daemon, acknowledged, base=base)
+    check(daemon, acknowledged, base=base, since=said)
 
 
 @pytest.fixture
