@@ -60,13 +60,13 @@ class Why(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is known of a caller: ``names`` are its certificate's names and fingerprint, None on a plain connection."""
+    """What is known of a caller: ``names`` are its certificate's, its fingerprint last; None on a plain connection."""
 
     calling: str
     called: str
     address: str
     abstract_syntaxes: Collection[str]
-    names: Collection[str] | None = None
+    names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +173,14 @@ def _fault(peer: Peer | None, asking: Asking) -> Why | None:
         return Why.WRONG_ADDRESS
     if peer.tls_required and asking.names is None:
         return Why.TLS_REQUIRED
-    if peer.certificate and peer.certificate not in (asking.names or ()):
+    if peer.certificate and not _shows(peer.certificate, asking.names or ()):
         return Why.WRONG_CERTIFICATE
     return None
+
+
+def _shows(pin: str, names: Sequence[str]) -> bool:
+    """A fingerprint is compared with the fingerprint only: anybody may be given it for a name."""
+    return pin in names[-1:] if pin.startswith("sha256:") else pin in names[:-1]
 
 
 def _hint_peer(peer: Peer, asking: Asking, why: Why) -> str:
@@ -183,7 +188,7 @@ def _hint_peer(peer: Peer, asking: Asking, why: Why) -> str:
         known = ", ".join(str(network) for network in peer.networks[:4]) or "no address could be looked up"
         return f"known AE {peer.aet} from another address {asking.address} (configured: {known})"
     if why is Why.WRONG_CERTIFICATE:
-        return f"certificate shown: {', '.join(ascii(name) for name in list(asking.names or ())[:4]) or 'none'}"
+        return f"certificate shown: {', '.join(ascii(name) for name in (asking.names or ())[-4:]) or 'none'}"
     return f"peer {peer.aet} called on a plain port"
 
 

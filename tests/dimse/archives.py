@@ -39,6 +39,7 @@ from archive.services.retrieve import Retrieve
 from archive.services.store import Origin, Rules, Store
 from archive.storage.journal import Journal
 from archive.storage.local import Volume
+from archive.workers.runner import Runner
 
 EVERYTHING = ("echo", "store", "find", "move", "get")
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
@@ -88,13 +89,17 @@ def parts(folder: Path) -> Iterator[Archive]:
     index = open_index(f"sqlite:///{folder / 'index.db'}")
     volume = Volume(folder / "files", reserve=0, clock=time.time)
     volume.open(expected=False)
-    committer = Committer(volume=volume, index=index, journal=Journal(volume.root / "journal", 16 << 20))
+    journal = Journal(volume.root / "journal", 16 << 20)
+    committer = Committer(volume=volume, index=index, journal=journal)
     committer.recover()
+    checkpoint = Runner("checkpoint", committer.checkpoint, journal.wake)
+    checkpoint.start()
     rules = Rules(max_instance_size=64 << 20, wanted=HEADER_TAGS)
     store = Store(volume=volume, index=index, committer=committer, rules=rules, clock=time.time)
     try:
         yield Archive(folder, index, store, Retrieve(index, {volume.name: volume}))
     finally:
+        checkpoint.stop()
         committer.close()
         volume.close()
         index.close()
@@ -110,14 +115,15 @@ def serving(
     interval: float = 5.0,
     max_results: int = 0,
     tls: ServerTLS | None = None,
+    title: str = "ARCHIVE",
 ) -> Iterator[Archive]:
     """An archive that serves these peers."""
     with parts(folder) as archive:
-        access = Access(["ARCHIVE"], peers, lambda _: open_to)
+        access = Access([title], peers, lambda _: open_to)
         destinations = Destinations.of_peers(access, peers)
         others = {
             Field.C_ECHO_RQ: {"echo": Echo()},
-            Field.C_FIND_RQ: {"find": FindMatches(Find(archive.index), "ARCHIVE")},
+            Field.C_FIND_RQ: {"find": FindMatches(Find(archive.index), title)},
             Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec, interval=interval)},
             Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
         }

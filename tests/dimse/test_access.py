@@ -80,7 +80,7 @@ def test_the_exact_spelling_of_a_title_goes_first() -> None:
         (asking("CT1", "10.1.2.9"), Why.WRONG_ADDRESS, "known AE CT1 from another address 10.1.2.9"),
         (asking("CT1", "fe80::1%eth0"), Why.WRONG_ADDRESS, "10.1.2.30/32"),
         (asking("SAFE", "10.1.2.31"), Why.TLS_REQUIRED, "plain port"),
-        (asking("SAFE", "10.1.2.31", names=("other",)), Why.WRONG_CERTIFICATE, "'other'"),
+        (asking("SAFE", "10.1.2.31", names=("other", "sha256:00")), Why.WRONG_CERTIFICATE, "'other'"),
         (asking("CT1", "10.1.2.30", called="ARCHIVES"), Why.WRONG_CALLED, "called AE 'ARCHIVES' resembles ARCHIVE"),
         (asking("CT1", "10.1.2.30", called="WS_RAD"), Why.WRONG_CALLED, "is the AE title of a peer"),
         (asking("CT1", "10.1.2.30", called="ANY-SCP"), Why.WRONG_CALLED, "ours: ARCHIVE, QUERY"),
@@ -101,6 +101,11 @@ def test_the_codes_of_a_refusal_are_those_of_the_standard() -> None:
 
 def test_a_pinned_certificate_lets_its_owner_in() -> None:
     assert granted(access().decide(asking("SAFE", "10.1.2.31", names=("safe.example", PIN)))).peer is PEERS[2]
+
+
+def test_a_name_that_looks_like_the_pinned_fingerprint_is_none() -> None:
+    question = asking("SAFE", "10.1.2.31", names=(PIN, "sha256:00"))
+    assert denied(access().decide(question)).why is Why.WRONG_CERTIFICATE
 
 
 @pytest.mark.parametrize("calling", ["MR7", "CT1", "ARCHIVE", ""])
