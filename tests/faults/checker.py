@@ -36,7 +36,12 @@ class Row(NamedTuple):
 
 
 def violations(
-    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True, since: int = 0
+    daemon: Daemon,
+    acknowledged: Iterable[Instance] = (),
+    *,
+    base: Usage | None = None,
+    alive: bool = True,
+    since: int = 0,
 ) -> list[str]:
     """All that does not hold. `alive`: the daemon runs, so ask it as well; `base`: what it held before;
     `since`: where the part of the log begins that is judged.
@@ -51,7 +56,12 @@ def violations(
 
 
 def check(
-    daemon: Daemon, acknowledged: Iterable[Instance] = (), *, base: Usage | None = None, alive: bool = True, since: int = 0
+    daemon: Daemon,
+    acknowledged: Iterable[Instance] = (),
+    *,
+    base: Usage | None = None,
+    alive: bool = True,
+    since: int = 0,
 ) -> None:
     found = violations(daemon, acknowledged, base=base, alive=alive, since=since)
     assert not found, "\n".join(["violations:", *found[:20], "log:", daemon.log()[-2000:]])
@@ -61,13 +71,17 @@ def check(
 
 
 def rows(daemon: Daemon) -> list[Row]:
-    with contextlib.closing(sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)
+    ) as database:
         text = "select sop_instance_uid, path, data_offset, data_size, sha256 from instance"
         return [Row(*row) for row in database.execute(text)]
 
 
 def quarantine_rows(daemon: Daemon) -> set[str]:
-    with contextlib.closing(sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)
+    ) as database:
         return {path for (path,) in database.execute("select path from quarantine")}
 
 
@@ -161,8 +175,8 @@ def _log(daemon: Daemon, since: int) -> Iterator[str]:
     text = daemon.log()[since:]
     for sign in ("Traceback", "a fault of ours", "Fatal Python error", "Exception ignored"):
         if sign in text:
-            yield f"in the log: {text[max(0, text.index(sign) - 300):][:1500]}"
+            yield f"in the log: {text[max(0, text.index(sign) - 300) :][:1500]}"
     if MARKER in text:
-        yield f"patient data in the log: {text[max(0, text.index(MARKER) - 200):][:400]}"
+        yield f"patient data in the log: {text[max(0, text.index(MARKER) - 200) :][:400]}"
     if found := _CONTROL.search(text):
         yield f"raw control character {found[0]!r} in the log"

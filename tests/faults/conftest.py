@@ -76,5 +76,3 @@ def own_archive(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield start
     for daemon in made:
         daemon.kill()
-
-

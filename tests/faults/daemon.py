@@ -226,7 +226,10 @@ def free_port() -> int:
 
 
 def wait_until(
-    done: Callable[[], object], patience: float, complaint: str | Callable[[], str] = "it never came", pause: float = 0.03
+    done: Callable[[], object],
+    patience: float,
+    complaint: str | Callable[[], str] = "it never came",
+    pause: float = 0.03,
 ) -> None:
     end = time.monotonic() + patience
     while not done():

@@ -214,7 +214,9 @@ def query_rq(field: int, sop_class: str, message_id: int = 1, destination: str =
         PRIORITY: 0,
         DATA_SET_TYPE: SOME,
     }
-    return command(elements | ({DESTINATION: destination.ljust(len(destination) + len(destination) % 2)} if destination else {}))
+    return command(
+        elements | ({DESTINATION: destination.ljust(len(destination) + len(destination) % 2)} if destination else {})
+    )
 
 
 def cancel_rq(message_id: int) -> bytes:

@@ -391,5 +391,3 @@ def test_n11_the_maximum_of_the_peer_is_kept(archive: Daemon) -> None:
         while not raw.pdvs(answer.body).__next__()[1] & raw.LAST:
             answer = small.read()
             assert answer and len(answer.body) <= 64
-
-
