@@ -18,7 +18,6 @@ from archive.dimse.sender import Codec, Sender
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Service
 from archive.dimse.tally import Tally
-from archive.index import StoredInstance
 from archive.services.retrieve import Retrieve, Selection
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ class GetMatches:
     def __init__(
         self,
         retrieve: Retrieve,
-        codec: Codec[StoredInstance] | None = None,
+        codec: Codec | None = None,
         *,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,

@@ -38,7 +38,7 @@ class MoveMatches:
         self,
         retrieve: Retrieve,
         destinations: Destinations,
-        codec: Codec[StoredInstance] | None = None,
+        codec: Codec | None = None,
         *,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,

@@ -181,7 +181,7 @@ def send(
     destination: Destination,
     items: Iterable[I],
     open_file: Callable[[I], OpenFile],
-    codec: Codec[I] | None = None,
+    codec: Codec | None = None,
 ) -> Iterator[Sent]:
     """C-STORE every object at the peer, over as many associations as its entry says; results as they come."""
 

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
 
 from archive.dicom.convert import convert
 from archive.dimse import statuses
 from archive.dimse.association import Association, Message
+from archive.dimse.negotiation import Context
 from archive.dimse.planning import UNCOMPRESSED, Routes
 from archive.dimse.reasons import Aborted
 from archive.dimse.tally import Result, Sent
@@ -27,7 +29,6 @@ from archive.errors import ArchiveError, NotTranscodable
 from archive.services.retrieve import OpenFile
 
 MEDIUM = 0x0000  # Priority (0000,0700), PS3.7 E.1
-CHUNK = 1 << 20
 
 
 class Item(Protocol):
@@ -42,13 +43,30 @@ class Item(Protocol):
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the item
-I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 
 
-class Codec(Protocol[I_contra]):
-    """Decodes and encodes pixels: the data set of ``item`` in one of ``accepted``, or NotTranscodable."""
+class Coded(Protocol):
+    """A data set in a file of its own, which goes when the context ends."""
 
-    def transcode(self, item: I_contra, accepted: Sequence[str]) -> tuple[str, bytes | Path]: ...
+    @property
+    def transfer_syntax(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Codec(Protocol):
+    """Decodes and encodes pixels: the Part-10 file at ``path`` in the best of ``accepted``, or NotTranscodable."""
+
+    def transcode(self, path: Path, accepted: Sequence[str]) -> Coded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,7 @@ class Sender(Generic[I]):
         self,
         association: Association,
         open_file: Callable[[I], OpenFile],
-        codec: Codec[I] | None = None,
+        codec: Codec | None = None,
         *,
         originator: Originator | None = None,
         defer: Callable[[Message], None] | None = None,
@@ -119,12 +137,8 @@ class Sender(Generic[I]):
         self._ahead = (following, file)
 
     def _transmit(self, item: I, file: OpenFile) -> int:
-        context = self._routes.stored(item.sop_class_uid, item.transfer_syntax)
-        if context is not None:
-            message_id = self._association.next_message_id()
-            command = self._command(item, message_id)
-            self._association.send_file(context, command, file.fd, file.offset, file.size)
-            return message_id
+        if self._routes.stored(item.sop_class_uid, item.transfer_syntax) is not None:
+            return self._send_file(item, item.transfer_syntax, file.fd, file.offset, file.size)
         accepted = self._routes.syntaxes(item.sop_class_uid)
         if not accepted:
             raise NotTranscodable("receiver takes no such SOP class", item.sop_class_uid)
@@ -137,18 +151,26 @@ class Sender(Generic[I]):
                 for _ in convert(data, item.transfer_syntax, target):
                     pass  # a fault must show before the first byte is sent: what has begun cannot be taken back
                 return self._stream(item, target, convert(data, item.transfer_syntax, target))
-        if self._codec is None:
+        if self._codec is None or file.path is None:
             raise NotTranscodable("receiver does not take the stored transfer syntax", item.transfer_syntax)
-        syntax, coded = self._codec.transcode(item, accepted)
-        return self._stream(item, syntax, [coded] if isinstance(coded, bytes) else _chunks(coded))
+        with self._codec.transcode(file.path, accepted) as coded, coded.path.open("rb") as source:
+            return self._send_file(item, coded.transfer_syntax, source.fileno(), coded.offset, coded.size)
+
+    def _send_file(self, item: I, syntax: str, fd: int, offset: int, size: int) -> int:
+        context, message_id = self._route(item, syntax), self._association.next_message_id()
+        self._association.send_file(context, self._command(item, message_id), fd, offset, size)
+        return message_id
 
     def _stream(self, item: I, syntax: str, chunks: Iterable[bytes]) -> int:
+        context, message_id = self._route(item, syntax), self._association.next_message_id()
+        self._association.send_stream(context, self._command(item, message_id), chunks)
+        return message_id
+
+    def _route(self, item: I, syntax: str) -> Context:
         context = self._routes.stored(item.sop_class_uid, syntax)
         if context is None:
             raise NotTranscodable("receiver does not take the converted transfer syntax", syntax)
-        message_id = self._association.next_message_id()
-        self._association.send_stream(context, self._command(item, message_id), chunks)
-        return message_id
+        return context
 
     def _command(self, item: I, message_id: int) -> bytes:
         fields: dict[str, Value] = {
@@ -197,11 +219,3 @@ def mapped(file: OpenFile) -> Iterator[memoryview]:
     with mmap.mmap(file.fd, file.offset + file.size, access=mmap.ACCESS_READ) as whole:
         with memoryview(whole) as view, view[file.offset :] as data:
             yield data
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """A data set that a codec left in a file of its own, which goes when it was sent."""
-    with path.open("rb") as file:
-        path.unlink()
-        while block := file.read(CHUNK):
-            yield block

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from types import TracebackType
 
 from archive.dicom.matching import Query
@@ -26,11 +27,12 @@ HELD = 10_000
 
 @dataclass(slots=True)
 class OpenFile:
-    """A stored file, open for reading: its data set is ``size`` bytes from ``offset``. Closes as a context manager."""
+    """A stored Part-10 file, open for reading: its data set is ``size`` bytes from ``offset``. A context manager."""
 
     fd: int
     offset: int
     size: int
+    path: Path | None = None
 
     def read_ahead(self) -> None:
         """Tell the kernel that the data set is wanted soon."""
@@ -80,4 +82,4 @@ class Retrieve:
         if volume is None:
             raise Damaged("stored file is missing", f"volume {location.volume} is not configured")
         fd = volume.open_file(location.path, location.offset + location.size)
-        return OpenFile(fd, location.offset, location.size)
+        return OpenFile(fd, location.offset, location.size, volume.root / location.path)

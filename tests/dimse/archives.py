@@ -32,7 +32,7 @@ from archive.dimse.server import Server, Verbs
 from archive.dimse.store import StoreObject
 from archive.dimse.tls import ServerTLS
 from archive.dimse.wire import Field
-from archive.index import Index, StoredInstance, open_index
+from archive.index import Index, open_index
 from archive.services.commit import Committer
 from archive.services.find import Find
 from archive.services.retrieve import Retrieve
@@ -111,7 +111,7 @@ def serving(
     peers: list[Peer],
     *,
     open_to: tuple[str, ...] = ("echo",),
-    codec: Codec[StoredInstance] | None = None,
+    codec: Codec | None = None,
     interval: float = 5.0,
     max_results: int = 0,
     tls: ServerTLS | None = None,

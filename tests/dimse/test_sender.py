@@ -16,9 +16,10 @@ from archive.dimse.sender import Codec, Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Damaged, NotTranscodable
 from archive.services.retrieve import OpenFile
+from archive.workers.codec import Transcoded
 
 from .archives import QUICK, ROOT, encoded, instance, part10
-from .receivers import CT, EXPLICIT, IMPLICIT, Receiver, receiving
+from .receivers import CT, EXPLICIT, Receiver, receiving
 
 JPEG, BIG, DEFLATED = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
@@ -39,7 +40,7 @@ def open_file(file: File) -> OpenFile:
         fd = os.open(file.path, os.O_RDONLY)
     except OSError as error:
         raise Damaged("stored file is missing") from error
-    return OpenFile(fd, file.offset, os.fstat(fd).st_size - file.offset)
+    return OpenFile(fd, file.offset, os.fstat(fd).st_size - file.offset, file.path)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def receiver() -> Iterator[Receiver]:
         yield found
 
 
-def send(receiver: Receiver, *files: File, codec: Codec[File] | None = None) -> list[Sent]:
+def send(receiver: Receiver, *files: File, codec: Codec | None = None) -> list[Sent]:
     destination = Destination("DEST", "127.0.0.1", receiver.port, "US", QUICK)
     contexts = proposals((file.sop_class_uid, file.transfer_syntax) for file in files)[0]
     with destination.connect(contexts) as association:
@@ -97,31 +98,32 @@ def test_a_compressed_object_without_a_codec_fails_alone(receiver: Receiver, tmp
 
 
 class Decoder:
-    """Gives what it was told to give, as bytes or as a file."""
+    """Gives what it was told to give, in a file of its own."""
 
-    def __init__(self, given: bytes | Path) -> None:
+    def __init__(self, folder: Path, given: bytes) -> None:
+        self.spool = folder / "decoded"
         self.given = given
-        self.accepted: Sequence[str] = ()
+        self.asked: list[tuple[Path, Sequence[str]]] = []
 
-    def transcode(self, item: File, accepted: Sequence[str]) -> tuple[str, bytes | Path]:
-        self.accepted = accepted
-        return IMPLICIT if IMPLICIT in accepted else EXPLICIT, self.given
+    def transcode(self, path: Path, accepted: Sequence[str]) -> Transcoded:
+        self.asked.append((path, accepted))
+        self.spool.write_bytes(b"head" + self.given)
+        return Transcoded(accepted[0], self.spool, 4, len(self.given))
 
 
-@pytest.mark.parametrize("as_file", [False, True])
-def test_a_codec_gives_what_the_receiver_accepts(receiver: Receiver, tmp_path: Path, as_file: bool) -> None:
-    data = encoded(instance(1))
-    codec = Decoder(written(tmp_path, data, "decoded") if as_file else data)
-    (sent,) = send(receiver, File(written(tmp_path, b"x"), transfer_syntax=JPEG), codec=codec)
+def test_a_codec_gives_what_the_receiver_accepts(receiver: Receiver, tmp_path: Path) -> None:
+    data, path = encoded(instance(1)), written(tmp_path, b"x")
+    codec = Decoder(tmp_path, data)
+    (sent,) = send(receiver, File(path, transfer_syntax=JPEG), codec=codec)
     assert sent.result is Result.SENT
-    assert list(codec.accepted) == [EXPLICIT]
+    assert codec.asked == [(path, [EXPLICIT])]
     assert receiver.messages[0].data == data
-    assert not (tmp_path / "decoded").exists()
+    assert not codec.spool.exists()
 
 
 def test_a_codec_that_cannot_says_why(receiver: Receiver, tmp_path: Path) -> None:
     class Refusing:
-        def transcode(self, item: File, accepted: Sequence[str]) -> tuple[str, bytes | Path]:
+        def transcode(self, path: Path, accepted: Sequence[str]) -> Transcoded:
             raise NotTranscodable("pixels cannot be decoded")
 
     (sent,) = send(receiver, File(written(tmp_path, b"x"), transfer_syntax=JPEG), codec=Refusing())
