@@ -19,11 +19,12 @@ from archive.errors import NotUnderstood
 class Found:
     """The wanted elements of one pass: plain texts apart from all that needs thought."""
 
-    __slots__ = ("tags", "texts", "others")
+    __slots__ = ("tags", "texts", "numbers", "others")
 
     def __init__(self) -> None:
         self.tags: list[int] = []
         self.texts: list[bytes] = []  # beside their tags
+        self.numbers: list[tuple[int, str]] = []
         self.others: list[Other] = []
 
 
@@ -125,6 +126,10 @@ def _take(
     if plan.kind == "forbidden":
         raise NotUnderstood(f"Element {name(encoding, raw)} has no place in a data set")
     vr = encoding.vrs[code] if code else plan.vr
+    if vr == "US" and length == 2 and plan.kind == "number":  # Rows, Columns, …: in every image
+        number = int.from_bytes(walk.data[start : start + 2], "big" if encoding.big else "little")
+        found.numbers.append((plan.tag, str(number)))
+        return
     if length == UNDEFINED or vr == "SQ":
         value = b""
     elif length > walk.limits.text:

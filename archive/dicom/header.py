@@ -72,33 +72,35 @@ def _values(walk: Tree, encoding: Encoding, tags: Wanted, found: Found, default_
     if values is None:
         values = _other_texts(found, tags.plan(encoding), encoding, default_charset, walk.limits)
     charset = charset_of(values.get(SPECIFIC_CHARACTER_SET) or default_charset)
+    values.update(found.numbers)
     for other in found.others:
         values[other.plan.tag] = _text(walk, encoding, tags, other, charset)
-    if len(values) != len(found.tags) + len(found.others):
+    if len(values) != len(found.tags) + len(found.numbers) + len(found.others):
         raise NotUnderstood("Indexed element is there twice")
     return values
 
 
 def _ascii_texts(found: Found, limits: Limits) -> dict[int, str] | None:
     """All plain texts decoded in one stroke, if every one of them is ASCII, as in most objects."""
-    joined = _BETWEEN.join(found.texts)
+    joined = _END.join((*found.texts, b""))
     if not joined.isascii() or b"\x1b" in joined:
         return None
+    joined = joined.replace(b" \x1e", _END).replace(b"\0\x1e", _END)  # the one character that makes a length even
     texts = joined.decode("ascii").split("\x1e")
-    if len(texts) != len(found.tags):
+    if len(texts) != len(found.tags) + 1:
         return None
-    values = {tag: text.strip(" \0") for tag, text in zip(found.tags, texts, strict=True)}
-    if b"\\" in joined or b"\0" in joined:
-        for tag, text in values.items():
-            if "\\" in text or "\0" in text:
-                values[tag] = _several(text, limits)
+    values = dict(zip(found.tags, texts, strict=False))
+    if b"\0" in joined or b" \x1e" in joined or b"\x1e " in joined or joined.startswith(b" "):
+        return {tag: _cleaned(text, limits) for tag, text in values.items()}
+    if b"\\" in joined:
+        values.update([(tag, _cleaned(text, limits)) for tag, text in values.items() if "\\" in text])
     return values
 
 
-_BETWEEN = b"\x1e"  # ASCII's record separator: no text of DICOM holds it (PS3.5 6.1.3), and if one does, it is counted
+_END = b"\x1e"  # ASCII's record separator: no text of DICOM holds it (PS3.5 6.1.3), and if one does, it is counted
 
 
-def _several(text: str, limits: Limits) -> str:
+def _cleaned(text: str, limits: Limits) -> str:
     if text.count("\\") >= limits.values:
         raise NotUnderstood("Too many values in one element")
     return clean(text, "LO")
@@ -117,8 +119,6 @@ def _other_texts(
 def _text(walk: Tree, encoding: Encoding, tags: Wanted, other: Other, charset: Charset) -> str:
     """The text of anything that is not plain text with the VR of the dictionary."""
     vr, plan, inner = other.vr, other.plan, encoding
-    if vr == "US" and other.length == 2 and plan.kind == "number":  # Rows, Columns, …: in every image
-        return str(int.from_bytes(other.value, "big" if encoding.big else "little"))
     if vr == "UN":  # PS3.5 6.2.2: a known attribute under another name, Implicit LE inside
         vr, inner = ("SQ" if other.length == UNDEFINED else plan.vr), IMPLICIT_LE
     if vr == "SQ" and plan.kind == "sequence":
