@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from archive.dicom.attributes import BY_KEYWORD, BY_LEVEL, Attribute, Level
+from archive.dicom.attributes import BY_KEYWORD, BY_LEVEL, Attribute, Level, column_name
 from archive.dicom.keys import canonical_number
 from archive.dicom.names import folded_names, name_groups, possible
 from archive.dicom.temporal import canonical_date, canonical_time, comparable_moment
@@ -31,6 +31,8 @@ PATIENT_NAME = 0x00100010
 
 # Attributes that are also looked for in the items of a sequence: keyword -> sequence tag.
 LIFTED = {"RequestedProcedureID": 0x00400275, "ScheduledProcedureStepID": 0x00400275}
+
+REQUEST_COLUMNS = {keyword: column_name(keyword) for keyword in LIFTED}
 
 # Text that comparisons work on, of VRs whose values may be no valid date or time.
 _COMPARABLE: dict[str, Callable[[str], str | None]] = {

@@ -25,7 +25,7 @@ from archive.dicom.query import (
     Wild,
     Within,
 )
-from archive.index.columns import PATIENT_NAME, PATIENT_NAME_COLUMNS, folded_column
+from archive.index.columns import LIFTED, PATIENT_NAME, PATIENT_NAME_COLUMNS, folded_column
 from archive.index.database import Dialect
 
 Sql = tuple[str, list[Any]]
@@ -90,6 +90,8 @@ def _test(dialect: Dialect, prefix: str, attribute: Attribute, test: Test) -> Sq
             return _within(dialect, prefix + (folded_column(attribute) or attribute.column), test)
         case Moment():
             return _moment(column, prefix + test.time.column, test)
+        case OneOf() | Wild() | AnyOf() if attribute.keyword in LIFTED:
+            return _requested(dialect, prefix, attribute, test)
         case _:
             return value_test(dialect, column, test, multiple=attribute.multiple)
 
@@ -132,6 +134,15 @@ def _moment(date: str, time: str, test: Moment) -> Sql:
             parts.append((f"{date} {within} ?", [end[0]]))
             parts.append((f"({date} {beyond} ? OR {time} IS NULL OR {time} {within} ?)", list(end)))
     return all_of(parts)
+
+
+def _requested(dialect: Dialect, prefix: str, attribute: Attribute, test: Test) -> Sql:
+    """Request IDs stand one by one in a table of their own."""
+    sql, values = value_test(dialect, "value", test)
+    return (
+        f"{prefix}id IN (SELECT series FROM series_request WHERE keyword = ? AND {sql})",
+        [attribute.keyword, *values],
+    )
 
 
 def _has_value(dialect: Dialect, column: str, value: str) -> Sql:

@@ -95,6 +95,16 @@ class PatientWord(peewee.Model):
         primary_key = peewee.CompositeKey("word", "patient")
 
 
+class SeriesRequest(peewee.Model):
+    keyword = peewee.TextField()
+    value = peewee.TextField()
+    series = peewee.ForeignKeyField(Series, column_name="series")
+
+    class Meta:
+        table_name = "series_request"
+        primary_key = peewee.CompositeKey("keyword", "value", "series")
+
+
 class MetaRow(peewee.Model):
     name = peewee.TextField(primary_key=True)
     value = peewee.TextField()
@@ -157,5 +167,5 @@ class QuarantineRow(_Table):
 
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
-    Patient, PatientWord, Study, Series, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
+    Patient, PatientWord, Study, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
 )  # fmt: skip

@@ -14,15 +14,27 @@ from typing import Any
 from archive.dicom.attributes import Level
 from archive.dicom.header import Header
 from archive.dicom.names import name_tokens, same_name
-from archive.index.columns import CLEANERS, ISSUER, MODALITY, PATIENT_ID, PATIENT_NAME, TABLES, Cleaner
+from archive.index.columns import (
+    CLEANERS,
+    ISSUER,
+    MODALITY,
+    PATIENT_ID,
+    PATIENT_NAME,
+    REQUEST_COLUMNS,
+    TABLES,
+    Cleaner,
+)
 from archive.index.database import Session
 
 OTHER_STUDY = "Series Instance UID is in another study"
 OTHER_PATIENT = "Study Instance UID belongs to another patient"
 OTHER_NAME = "patient name mismatch"
 
-WORDS = 30  # of one patient's names, for fuzzy matching
+WORDS = 30  # of one patient's names, or request IDs of one series, that can be searched for one by one
 _ATTEMPTS = 5  # of finding a row that another process makes and takes back at the same moment
+
+# Values that have rows of their own, for searching, and whose they are.
+BESIDE = {"patient": "patient_word", "series": "series_request"}
 
 _UPPER = (Level.PATIENT, Level.STUDY, Level.SERIES)
 # What rows are known by is never filled in later.
@@ -109,8 +121,8 @@ def make_parents(session: Session, header: Header, now: float) -> Parents:
 def discard(session: Session, created: list[tuple[str, int]]) -> None:
     """Take back rows made in this transaction that nothing came to hang from."""
     for table, key in reversed(created):
-        if table == "patient":
-            session.run("DELETE FROM patient_word WHERE patient = ?", (key,))
+        if table in BESIDE:
+            session.run(f"DELETE FROM {BESIDE[table]} WHERE {table} = ?", (key,))
         session.run(f"DELETE FROM {table} WHERE id = ?", (key,))
     created.clear()
 
@@ -225,6 +237,7 @@ def _make_series(
     if key is None:
         return None
     created.append(("series", key))
+    _add_requests(session, key, row)
     parents.series = key
     parents.missing[Level.SERIES] = _missing(CLEANERS[Level.SERIES], own | row)
     return parents
@@ -246,6 +259,8 @@ def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int,
     sets = ", ".join(f"{name} = COALESCE(NULLIF({name}, ''), ?)" for name in found)
     key = {Level.PATIENT: parents.patient, Level.STUDY: parents.study, Level.SERIES: parents.series}[level]
     session.run(f"UPDATE {TABLES[level]} SET {sets} WHERE id = ?", (*found.values(), key))
+    if level is Level.SERIES:
+        _add_requests(session, key, found)
     if PATIENT_NAME in values:
         parents.patient_name = parents.patient_name or values[PATIENT_NAME]
         _add_words(session, parents.patient, values[PATIENT_NAME])
@@ -256,6 +271,14 @@ def _add_words(session: Session, patient: int, name: str | None) -> None:
     sql = "INSERT INTO patient_word (word, patient) VALUES (?, ?) ON CONFLICT (word, patient) DO NOTHING"
     for word in dict.fromkeys(words):
         session.run(sql, (word, patient))
+
+
+def _add_requests(session: Session, series: int, row: Mapping[str, Any]) -> None:
+    sql = "INSERT INTO series_request (keyword, value, series) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    for keyword, column in REQUEST_COLUMNS.items():
+        for value in (row.get(column) or "").split("\\")[:WORDS]:
+            if value:
+                session.run(sql, (keyword, value, series))
 
 
 def modality(values: Mapping[int, str]) -> str:

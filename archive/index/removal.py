@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from archive.index.database import Database, Session
+from archive.index.parents import BESIDE
 from archive.index.values import Location, Removed
 
 CHUNK = 2_000  # instances of one transaction, so that arrivals wait for tenths of a second at most
@@ -61,6 +62,7 @@ class _Removal:
                 "UPDATE series SET number_of_instances = number_of_instances - ? WHERE id = ?",
                 (removed.count(key), key),
             )
+            self._drop_beside("series", key, "number_of_instances = 0")
             uid = self.session.row(
                 "DELETE FROM series WHERE id = ? AND number_of_instances = 0 RETURNING series_instance_uid", (key,)
             )
@@ -100,6 +102,10 @@ class _Removal:
 
     def _shrink_patient(self, key: int) -> None:
         self.session.run("UPDATE patient SET number_of_studies = number_of_studies - 1 WHERE id = ?", (key,))
-        if self.session.row("SELECT 1 FROM patient WHERE id = ? AND number_of_studies = 0", (key,)):
-            self.session.run("DELETE FROM patient_word WHERE patient = ?", (key,))
-            self.session.run("DELETE FROM patient WHERE id = ? AND number_of_studies = 0", (key,))
+        self._drop_beside("patient", key, "number_of_studies = 0")
+        self.session.run("DELETE FROM patient WHERE id = ? AND number_of_studies = 0", (key,))
+
+    def _drop_beside(self, table: str, key: int, empty: str) -> None:
+        """What stands beside a row that is going."""
+        which = f"(SELECT id FROM {table} WHERE id = ? AND {empty})"
+        self.session.run(f"DELETE FROM {BESIDE[table]} WHERE {table} IN {which}", (key,))

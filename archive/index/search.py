@@ -162,7 +162,7 @@ class _Statement:
         if self.visible is not None and lowest_level(self.visible) > Level.STUDY:
             sql, parameters = self._below(Level.STUDY, level)
             test, values = value_test(self.dialect, f"{_BELOW[level]}.{column}", wanted.test)
-            return f"EXISTS (SELECT 1 {sql} AND {test})", parameters + values
+            return _is_there(f"{sql} AND {test}"), parameters + values
         return value_test(self.dialect, _list_column(attribute), wanted.test, multiple=True)
 
     def _related(self, below: Sequence[Condition]) -> Sql:
@@ -177,23 +177,23 @@ class _Statement:
             f" JOIN {TABLES[each]} {_BELOW[each]} ON {_BELOW[each]}.{_PARENT[each]} = {_BELOW[Level(each - 1)]}.id"
             for each in rest
         )
-        parts = [condition(self.dialect, aliases[each.attribute.level], each) for each in below]
         column, head = f"{_BELOW[first]}.{_PARENT[first]}", f"FROM {TABLES[first]} {_BELOW[first]}{joins}"
-        if self.visible is not None:
-            # Only the rows that match may be the reason why something is seen.
-            parts = [(f"{column} = {ALIASES[self.level]}.id", []), *parts]
-            parts.append(expression_sql(self.dialect, self.visible, aliases))
-            sql, parameters = all_of(parts)
-            return f"EXISTS (SELECT 1 {head} WHERE {sql})", parameters
+        parts = [condition(self.dialect, aliases[each.attribute.level], each) for each in below]
         sql, parameters = all_of(parts)
-        return f"{ALIASES[self.level]}.id IN (SELECT {column} {head} WHERE {sql})", parameters
+        leads: Sql = (f"{ALIASES[self.level]}.id IN (SELECT {column} {head} WHERE {sql})", parameters)
+        if self.visible is None:
+            return leads
+        # Only rows that match may be the reason why something is seen.
+        seen = [(f"{column} = {ALIASES[self.level]}.id", []), *parts]
+        sql, parameters = all_of([*seen, expression_sql(self.dialect, self.visible, aliases)])
+        return all_of([leads, (_is_there(f"{head} WHERE {sql}"), parameters)])
 
     def _visible(self) -> Sql:
         assert self.visible is not None
         if lowest_level(self.visible) <= self.level:
             return expression_sql(self.dialect, self.visible, ALIASES)
         sql, parameters = self._below(self.level, lowest_level(self.visible))
-        return f"EXISTS (SELECT 1 {sql})", parameters
+        return _is_there(sql), parameters
 
     # -- the statement --------------------------------------------------------------------------
 
@@ -242,6 +242,11 @@ class _Statement:
                         [each.test.values[0]],
                     )
         return None
+
+
+def _is_there(tables: str) -> str:
+    """EXISTS in a form that is looked up for each row and never joined, so that the first answers come at once."""
+    return f"COALESCE((SELECT 1 {tables} LIMIT 1), 0) = 1"
 
 
 _COUNTED = {"Studies": Level.STUDY, "Series": Level.SERIES, "Instances": Level.IMAGE}

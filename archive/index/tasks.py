@@ -77,8 +77,8 @@ def _is_mine(owner: str) -> peewee.Expression:
     return (TaskRow.state == State.LEASED.value) & (TaskRow.owner == owner)
 
 
-def _end(database: Database, key: int, owner: str, **changes: Any) -> bool:
-    query = TaskRow.update(lease_until=None, **changes).where(TaskRow.id == key, _is_mine(owner))
+def _end(database: Database, key: int, holder: str, **changes: Any) -> bool:
+    query = TaskRow.update(lease_until=None, **changes).where(TaskRow.id == key, _is_mine(holder))
     return bool(database.transact(lambda session: session.query(query))[0][0])
 
 

@@ -80,6 +80,8 @@ TABLES = (
     ),
     "CREATE TABLE patient_word (word {text} NOT NULL, patient {int} NOT NULL REFERENCES patient (id),"
     " PRIMARY KEY (word, patient))",
+    "CREATE TABLE series_request (keyword {text} NOT NULL, value {text} NOT NULL,"
+    " series {int} NOT NULL REFERENCES series (id), PRIMARY KEY (keyword, value, series))",
     "CREATE TABLE meta (name {text} PRIMARY KEY, value {text} NOT NULL)",
     "CREATE TABLE journal (slot {int} PRIMARY KEY, sequence {int} NOT NULL)",
     "CREATE TABLE task (id {id}, kind {text} NOT NULL, lane {text} NOT NULL, payload {text} NOT NULL,"
@@ -95,6 +97,7 @@ TABLES = (
 INDEXES = (
     ("patient_name", "patient", "patient_name_folded"),
     ("patient_birth_date", "patient", "patient_birth_date"),
+    ("patient_word_patient", "patient_word", "patient"),
     ("study_patient", "study", "patient"),
     ("study_date", "study", "study_date, study_time"),
     ("study_time", "study", "study_time"),
@@ -107,6 +110,7 @@ INDEXES = (
     ("series_description", "series", "series_description"),
     ("series_date", "series", "series_date"),
     ("series_step_date", "series", "performed_procedure_step_start_date"),
+    ("series_request_series", "series_request", "series"),
     ("instance_series", "instance", "series"),
     ("task_finished", "task", "finished"),
     ("caller_last", "caller", "last"),
@@ -115,8 +119,6 @@ INDEXES = (
 SPARSE_INDEXES = (
     ("patient_ideographic", "patient", "patient_name_ideographic"),
     ("patient_phonetic", "patient", "patient_name_phonetic"),
-    ("series_requested", "series", "requested_procedure_id"),
-    ("series_scheduled", "series", "scheduled_procedure_step_id"),
     ("task_ready", "task", "kind, ready"),
     ("task_lane", "task", "kind, lane, ready"),
 )
