@@ -16,6 +16,7 @@ from archive.dimse.association import Association, Message
 from archive.dimse.destinations import Destination, Destinations
 from archive.dimse.lanes import Lanes
 from archive.dimse.pending import INTERVAL, Pending
+from archive.dimse.planning import LOSSLESS
 from archive.dimse.retrieval import NOTHING, finished, read_selection
 from archive.dimse.sender import Codec, Originator, Sender
 from archive.dimse.session import Done, Session
@@ -73,6 +74,7 @@ class MoveMatches:
             sender,
             max(1, min(destination.store_associations, total)),
             single_context=destination.has_quirk("single_context"),
+            extra=LOSSLESS if self._codec is not None else (),
         )
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from archive.dicom.uids import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+
 MOST_CONTEXTS = 128
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 UNCOMPRESSED = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)  # in order of preference
 FALLBACK = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+# PS3.5 A.4: what a codec can compress to without loss, by how many receivers know it:
+# JPEG Lossless SV1, JPEG-LS, JPEG 2000, JPEG Lossless, RLE.
+LOSSLESS = tuple(f"1.2.840.10008.1.2.{end}" for end in ("4.70", "4.80", "4.90", "4.57", "5"))
 
 Pair = tuple[str, str]  # SOP class, stored transfer syntax
 Proposal = tuple[str, tuple[str, ...]]  # abstract syntax, transfer syntaxes
@@ -38,7 +39,7 @@ def proposals(pairs: Iterable[Pair], *, single: bool = False, extra: Sequence[st
     """The contexts to propose, association by association.
 
     ``single``: one transfer syntax a context, for receivers that understand no more (quirk ``single_context``);
-    ``extra``: further transfer syntaxes that a codec can produce.
+    ``extra``: compressed transfer syntaxes that a codec can produce, for receivers that take nothing else.
     """
     rounds: list[list[Proposal]] = [[]]
     for sop_class, stored in _by_class(pairs).items():
@@ -59,12 +60,13 @@ def _by_class(pairs: Iterable[Pair]) -> Mapping[str, list[str]]:
 
 def _of_class(sop_class: str, stored: Sequence[str], *, single: bool, extra: Sequence[str]) -> list[Proposal]:
     wanted: list[Proposal] = [(sop_class, (syntax,)) for syntax in stored]
-    others = tuple(syntax for syntax in FALLBACK if syntax not in stored)
-    if single:
-        wanted += [(sop_class, (syntax,)) for syntax in others]
-    elif others:
-        wanted.append((sop_class, others))
-    return wanted + [(sop_class, (syntax,)) for syntax in extra if syntax not in stored and syntax not in others]
+    for more in (FALLBACK, extra):
+        others = tuple(syntax for syntax in more if syntax not in stored)
+        if single:
+            wanted += [(sop_class, (syntax,)) for syntax in others]
+        elif others:
+            wanted.append((sop_class, others))
+    return wanted
 
 
 C = TypeVar("C", bound=Accepted)

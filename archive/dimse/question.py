@@ -18,6 +18,7 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 
 from archive.dicom.attributes import Level
+from archive.dicom.uids import IMPLICIT_LITTLE
 from archive.dimse.destinations import Destination
 from archive.dimse.negotiation import Context
 from archive.errors import InvalidQuery
@@ -25,7 +26,6 @@ from archive.errors import InvalidQuery
 Keys = Mapping[Any, Any]
 """Keyword or tag -> text, or a sequence of such mappings."""
 
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 DATES = frozenset({"DA", "TM", "DT"})
 
 

@@ -25,7 +25,7 @@ from archive.dimse.association import Association, Message, SinkFor
 from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.negotiation import Context
-from archive.dimse.planning import FALLBACK, Proposal
+from archive.dimse.planning import FALLBACK, LOSSLESS, Proposal
 from archive.dimse.question import Keys, question
 from archive.dimse.reasons import Ended
 from archive.dimse.sender import Codec, Item, Sender
@@ -189,7 +189,8 @@ def send(
         return Sender(association, open_file, codec)
 
     source, single = iter(items), destination.has_quirk("single_context")
-    with Lanes(destination.connect, sender, destination.store_associations, single_context=single) as lanes:
+    extra, count = LOSSLESS if codec is not None else (), destination.store_associations
+    with Lanes(destination.connect, sender, count, single_context=single, extra=extra) as lanes:
         waited = select.poll()
         waited.register(lanes.fileno(), select.POLLIN)
         outstanding = 0

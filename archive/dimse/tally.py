@@ -11,13 +11,12 @@ import struct
 from dataclasses import dataclass, field
 from enum import Enum
 
+from archive.dicom.uids import EXPLICIT_BIG, IMPLICIT_LITTLE
 from archive.dimse import statuses
 from archive.dimse.statuses import Answer
 
 LARGEST_COUNT = 0xFFFF
 LONGEST_EXPLICIT = 0xFFFE  # bytes of a UI value in Explicit VR, PS3.5 table 7.1-2
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 
 
 class Result(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,7 +166,7 @@ def instance(
     found.SeriesNumber, found.InstanceNumber = series, number
     found.Rows, found.Columns, found.BitsAllocated, found.BitsStored, found.HighBit = size, size, 16, 12, 11
     found.SamplesPerPixel, found.PixelRepresentation, found.PhotometricInterpretation = 1, 0, "MONOCHROME2"
-    found.PixelData = bytes((number + i) % 251 for i in range(size * size * 2))
+    found.PixelData = array("H", ((number + i) % 4093 for i in range(size * size))).tobytes()
     return found
 
 

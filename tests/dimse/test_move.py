@@ -7,10 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, RLELossless
 
 from archive.dicom.attributes import Level
 from archive.dicom.matching import Root
@@ -19,6 +22,7 @@ from archive.dimse.association import Message
 from archive.dimse.question import question
 from archive.dimse.wire import HAS_DATA, Field, encode_command
 from archive.errors import Refused
+from archive.workers.codec import Codec
 
 from .archives import ROOT, Archive, fill, instance, peer, serving
 from .receivers import CT, EXPLICIT, IMPLICIT, MR, Receiver, receiving
@@ -46,7 +50,7 @@ def archive(tmp_path: Path, receiver: Receiver) -> Iterator[Archive]:
         yield found
 
 
-def archive_for(folder: Path, receiver: Receiver, **more: object):  # type: ignore[no-untyped-def]
+def archive_for(folder: Path, receiver: Receiver, codec: Codec | None = None, **more: object):  # type: ignore[no-untyped-def]
     peers = [
         peer("TEST"),
         peer("BLIND", visible_if="Modality != 'CT'"),
@@ -54,7 +58,7 @@ def archive_for(folder: Path, receiver: Receiver, **more: object):  # type: igno
         peer("DEAD", free_port()),
         peer("SILENT_PEER"),
     ]
-    return serving(folder, peers, interval=0.2)
+    return serving(folder, peers, interval=0.2, codec=codec)
 
 
 def move(archive: Archive, to: str = "DEST", study: int = 1, **more: object) -> scu.Retrieved:
@@ -183,6 +187,32 @@ def test_each_stored_syntax_is_proposed_in_its_own_context(archive: Archive, rec
     move(archive)
     proposed = [each.transfer_syntaxes for each in receiver.requests[0].contexts]
     assert proposed == [(EXPLICIT,), (BIG,), (IMPLICIT,)]
+
+
+def test_pixels_are_decoded_or_encoded_for_a_destination_that_takes_nothing_else(tmp_path: Path) -> None:
+    packed = instance(1)
+    packed.compress(RLELossless)
+    codec = Codec(tmp_path)
+    try:
+        for number, (stored, syntax) in enumerate([(packed, EXPLICIT), (instance(2), RLELossless)]):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            with receiving(syntaxes=[syntax]) as receiver, archive_for(folder, receiver, codec=codec) as archive:
+                fill(archive, stored)
+                assert move(archive).complete
+                (message,) = receiver.messages
+            assert message.context.transfer_syntax == syntax
+            assert message.data is not None
+            assert pixels(message.data, syntax) == instance(number + 1).PixelData
+    finally:
+        codec.close()
+
+
+def pixels(data: bytes, syntax: str) -> bytes:
+    read = pydicom.filereader.read_dataset(BytesIO(data), is_implicit_VR=False, is_little_endian=True)
+    read.file_meta = FileMetaDataset()
+    read.file_meta.TransferSyntaxUID = UID(syntax)
+    return bytes(read.pixel_array.tobytes())
 
 
 def test_a_cancel_stops_the_rest_and_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from archive.dimse.planning import Routes, proposals
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
-IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
+IMPLICIT, EXPLICIT, JPEG, RLE = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".4.70", ".5"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ def test_the_fallback_is_one_context_or_one_each() -> None:
 
 
 def test_what_a_codec_can_produce_is_proposed_last() -> None:
-    assert proposals([(MR, EXPLICIT)], extra=(EXPLICIT, JPEG))[0][-1] == (MR, (JPEG,))
+    assert proposals([(MR, EXPLICIT)], extra=(EXPLICIT, JPEG, RLE))[0][-1] == (MR, (JPEG, RLE))
+    assert proposals([(MR, EXPLICIT)], extra=(JPEG, RLE), single=True)[0][-2:] == [(MR, (JPEG,)), (MR, (RLE,))]
 
 
 def test_more_than_128_contexts_need_more_associations() -> None:
