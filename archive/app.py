@@ -46,6 +46,7 @@ from archive.services.store import Rules, Store
 from archive.storage.journal import Journal, slots
 from archive.storage.local import Volume
 from archive.storage.spool import sweep
+from archive.workers.codec import Codec
 from archive.workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Archive:
         self.store = self.store_for(config)
         self.find = Find(self.index)
         self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
+        self.codec = Codec(spool=self.volume.spool.path)
         self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
         self._checkpoint.start()
 
@@ -79,6 +81,7 @@ class Archive:
         )
 
     def close(self) -> None:
+        self.codec.close()
         self._checkpoint.stop()
         self.committer.close()
         self.volume.close()
@@ -199,7 +202,7 @@ class Daemon:
         archive = self._archive
         access = Access.of(config)
         destinations = Destinations.of(config, access)
-        codec = None
+        codec = archive.codec
         verbs = Verbs(
             StoreObject(archive.store_for(config)),
             {
