@@ -63,12 +63,13 @@ PRIVATE = {
 def _standard() -> dict[str, str]:
     """Objects of patients, and those of nobody: hanging protocols, palettes, templates."""
     groups = (sop_class._STORAGE_CLASSES, sop_class._NON_PATIENT_OBJECT_CLASSES)
-    return {str(uid): _spaced(keyword) for group in groups for keyword, uid in group.items()}
+    return {str(uid): _name(uid, keyword) for group in groups for keyword, uid in group.items()}
 
 
-def _spaced(keyword: str) -> str:
-    """A name to show, from a keyword: pydicom's dictionary has it."""
-    return UID(getattr(sop_class, keyword)).name
+def _name(uid: str, keyword: str) -> str:
+    """As pydicom's dictionary has it; a class that is too new for that is called by its keyword."""
+    name = UID(uid).name
+    return keyword if name == uid else name
 
 
 STORAGE: Mapping[str, str] = _standard() | RETIRED | PRIVATE  # PS3.4 table B.5-1, annex GG

@@ -221,16 +221,19 @@ def _required(elements: dict[int, bytes], element: int, name: str) -> int:
     return value[0] | value[1] << 8
 
 
-def encode_command(elements: Mapping[str, Value] | Mapping[int, Value]) -> bytes:
-    """A command set of values by keyword or element number; None is left out.
+def encode_command(elements: Mapping[str, Value]) -> bytes:
+    """A command set of values by keyword; None is left out.
 
     The group length is added, and `CommandDataSetType` NO_DATA unless it is given. UIDs and texts
     are padded, numbers are US; bytes go out as they are.
     """
     numbered: dict[int, Value] = {0x0800: NO_DATA}
-    for key, value in elements.items():
-        numbered[_NUMBER[key] if isinstance(key, str) else key] = value
-    body = b"".join(_encoded(number, value) for number, value in sorted(numbered.items()) if value is not None)
+    numbered.update((_NUMBER[keyword], value) for keyword, value in elements.items())
+    return _encode(numbered)
+
+
+def _encode(elements: dict[int, Value]) -> bytes:
+    body = b"".join([_encoded(number, value) for number, value in sorted(elements.items()) if value is not None])
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
@@ -260,7 +263,7 @@ def encode_response(
     answer[0x0900] = status
     for key, value in (extra or {}).items():
         answer[_NUMBER[key]] = value
-    return encode_command(answer)
+    return _encode(answer)
 
 
 def holds_message(buffer: memoryview, position: int, end: int, pdu_left: int) -> bool:
