@@ -8,6 +8,7 @@ contexts (odd one-byte ids, PS3.8 9.3.2.2), and what does not fit waits for the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -19,6 +20,14 @@ FALLBACK = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 # PS3.5 A.4: what a codec can compress to without loss, by how many receivers know it:
 # JPEG Lossless SV1, JPEG-LS, JPEG 2000, JPEG Lossless, RLE.
 LOSSLESS = tuple(f"1.2.840.10008.1.2.{end}" for end in ("4.70", "4.80", "4.90", "4.57", "5"))
+
+# Storage classes that few archives have anything of, after 1.2.840.10008.5.1.: measurements of the eye, templates and
+# protocols, second generation RT, laboratory waveforms, volumetric presentation states, trial and hardcopy classes.
+RARE = re.compile(
+    r"1\.2\.840\.10008\.5\.1\.(1\.|4\.(3[489]|4[345])\.|4\.1\.1\.("
+    r"9\.([4-8]|100)\.|11\.([6-9]|1[0-2])$|14\.|66\.[678]|68\.|77\.[12]$|77\.1\.5\.[5-8]|77\.1\.[89]|7[89]\.|8[0-2]\."
+    r"|88\.[1-4]$|88\.7[0-7]|9[01]\.|104\.[345]|131$|20[01]\.|481\.(1\d|2\d)))"
+)
 
 Pair = tuple[str, str]  # SOP class, stored transfer syntax
 Proposal = tuple[str, tuple[str, ...]]  # abstract syntax, transfer syntaxes
@@ -67,6 +76,12 @@ def _of_class(sop_class: str, stored: Sequence[str], *, single: bool, extra: Seq
         elif others:
             wanted.append((sop_class, others))
     return wanted
+
+
+def to_receive(classes: Iterable[str], syntaxes: Sequence[str], room: int = MOST_CONTEXTS - 2) -> list[Proposal]:
+    """Contexts in which the answers of a C-GET may come: as many classes as fit beside the question, rare ones last."""
+    ordered = sorted(classes, key=lambda uid: RARE.match(uid) is not None)
+    return [(sop_class, tuple(syntaxes)) for sop_class in ordered[:room]]
 
 
 C = TypeVar("C", bound=Accepted)

@@ -22,10 +22,11 @@ from archive.dicom.matching import Root
 from archive.dimse import statuses
 from archive.dimse.access import QUERY_RETRIEVE, VERIFICATION, Grant
 from archive.dimse.association import Association, Message, SinkFor
+from archive.dimse.contexts import STORAGE, STORED
 from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.negotiation import Context
-from archive.dimse.planning import FALLBACK, LOSSLESS, Proposal
+from archive.dimse.planning import FALLBACK, LOSSLESS, Proposal, to_receive
 from archive.dimse.question import Keys, question
 from archive.dimse.reasons import Ended
 from archive.dimse.sender import Codec, Item, Sender
@@ -153,14 +154,15 @@ def get(
     keys: Keys,
     *,
     store: StoreObject,
-    storage: Sequence[Proposal],
+    storage: Sequence[Proposal] = (),
     told: Told = lambda _: None,
     options: Options | None = None,
 ) -> Retrieved:
     """C-GET: have the peer send objects back over this association; they go through the one way in.
 
-    ``storage`` are the contexts for what may come, 127 at most beside the one for the question.
+    ``storage`` are the contexts for what may come; left out, the storage classes that fit into an association.
     """
+    storage = storage or to_receive(STORAGE, [*FALLBACK, *sorted(STORED - set(FALLBACK))])
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.3"
     roles = {sop_class: (False, True) for sop_class, _ in storage}
     with calling(destination, abstract_syntax, options=options, more=storage, roles=roles) as association:

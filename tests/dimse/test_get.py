@@ -66,6 +66,12 @@ def test_a_study_is_fetched_and_goes_through_the_one_way_in(archive: Archive, ot
         assert here is not None and there is not None and here.sha256 == there.sha256
 
 
+def test_any_class_may_come_when_none_is_named(archive: Archive, other: Archive) -> None:
+    keys = {"StudyInstanceUID": f"{ROOT}.3"}
+    done = scu.get(archive.destination(), Root.STUDY, Level.STUDY, keys, store=StoreObject(other.store))
+    assert done.complete and other.index.known(f"{ROOT}.3.1.1") is not None
+
+
 def test_what_is_stored_otherwise_is_converted(archive: Archive, other: Archive) -> None:
     done = get(archive, other, 2, syntaxes=(EXPLICIT,))
     assert done.complete and done.progress.completed == 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archive.dimse.planning import Routes, proposals
+from archive.dimse.contexts import PRIVATE, STORAGE
+from archive.dimse.planning import RARE, Routes, proposals, to_receive
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 IMPLICIT, EXPLICIT, JPEG, RLE = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".4.70", ".5"))
@@ -41,6 +42,13 @@ def test_more_than_128_contexts_need_more_associations() -> None:
     rounds = proposals([(f"1.2.{number}", JPEG) for number in range(100)])
     assert [len(each) for each in rounds] == [128, 72]
     assert {abstract for abstract, _ in rounds[0]} & {abstract for abstract, _ in rounds[1]} == set()
+
+
+def test_what_may_come_back_by_c_get_fits_beside_the_question() -> None:
+    found = to_receive(STORAGE, (EXPLICIT, JPEG))
+    assert len(found) == 126 and len(STORAGE) > 126
+    left_out = set(STORAGE) - {sop_class for sop_class, _ in found}
+    assert all(RARE.match(sop_class) for sop_class in left_out) and not left_out & set(PRIVATE)
 
 
 def test_only_contexts_in_our_role_are_routes() -> None:
