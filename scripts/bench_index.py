@@ -54,13 +54,13 @@ def name_of(number: int) -> str:
 
 def study_values(number: int) -> dict[str, str]:
     patient = number // 2
-    day = 1 + number * 31 % 28
+    chance = random.Random(number)
     return {
         "PatientID": f"PID{patient:08}",
         "PatientName": name_of(patient),
         "PatientBirthDate": f"{1930 + patient % 80}0{1 + patient % 9}15",
         "PatientSex": "MF"[patient % 2],
-        "StudyDate": f"{2005 + number * 13 % 20}{1 + number * 7 % 12:02}{day:02}",
+        "StudyDate": f"{chance.randint(2005, 2024)}{chance.randint(1, 12):02}{chance.randint(1, 28):02}",
         "StudyTime": f"{number % 24:02}{number % 60:02}00",
         "AccessionNumber": f"ACC{number:09}",
         "StudyID": str(number),
@@ -75,7 +75,7 @@ def uid_of(number: int) -> str:
 
 
 def modality_of(number: int) -> str:
-    return "SM" if number % 50_000 == 77 else MODALITIES[number * 5 % 8]
+    return "SM" if number % 50_000 == 77 else random.Random(-number - 1).choice(MODALITIES)
 
 
 def _row(level: Level, values: dict[str, str], own: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +99,7 @@ def study_rows(number: int) -> Iterator[tuple[str, dict[str, Any]]]:
         "sop_classes_in_study": CT, "created": 1.0, "updated": 1.0,
     }  # fmt: skip
     yield "study", _row(Level.STUDY, values, own)
+    yield "study_modality", {"modality": modality, "study_date": values["StudyDate"], "study": number + 1}
     for place in range(series):
         key = 2 * number + place + 1
         more = {"SeriesNumber": str(place + 1), "SeriesDescription": "axial", "Manufacturer": "MAKER"}
@@ -133,7 +134,7 @@ def fill(index: Index, studies: int) -> None:
 
 
 def insert(session: Any, tables: dict[str, list[dict[str, Any]]]) -> None:
-    for table in ("patient", "patient_word", "study", "series", "instance"):
+    for table in ("patient", "patient_word", "study", "study_modality", "series", "instance"):
         columns = tuple(tables.get(table, [{}])[0])
         if columns:
             session.bulk(table, columns, [tuple(row[name] for name in columns) for row in tables[table]])
@@ -190,6 +191,7 @@ def queries(studies: int) -> dict[str, Callable[[int], Any]]:
         "date and modality": lambda n: study_query(
             StudyDate=values(n)["StudyDate"], ModalitiesInStudy=modality_of(some(n))
         ),
+        "date range and rare modality": lambda n: study_query(StudyDate="20100101-20201231", ModalitiesInStudy="SM"),
         "date range and modality": lambda n: study_query(
             StudyDate="20100101-20201231", ModalitiesInStudy=modality_of(some(n))
         ),

@@ -146,7 +146,10 @@ class Cleaner:
         if folded := folded_column(attribute):
             names = {item.keyword for item in attribute.items if item.vr == "PN"}
             found[folded] = json.dumps(
-                [{key: folded_names(value) if key in names else value for key, value in item.items()} for item in items],
+                [
+                    {key: folded_names(value) if key in names else value for key, value in item.items()}
+                    for item in items
+                ],
                 ensure_ascii=False,
             )
 

@@ -41,6 +41,10 @@ class Session(Protocol):
         """Execute and return how many rows were changed."""
         ...
 
+    def later(self, sql: str, parameters: Parameters = ()) -> None:
+        """Execute, now or together with the next statement; nobody waits for what comes of it."""
+        ...
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         """Insert many rows in the fastest way the database has."""
         ...
@@ -82,6 +86,7 @@ class Dialect:
     types: dict[str, str]
     like: str  # "{column} … ?", for patterns made by ``pattern``
     among: str  # for lists made by ``listed``
+    leading_join: str  # a join whose left side is walked first
     find: str  # function(text, part): position of the part, 0 if none
     aggregate: str  # function(text, delimiter)
     each_value: str  # table expression of the values of a multi-valued column, in column ``value``
@@ -89,7 +94,7 @@ class Dialect:
     item_text: str  # text of a keyword in ``item``
     number: str  # a column as a number, NULL if it is none
     pattern: Callable[[str], str]
-    listed: Callable[[Sequence[str]], Any]
+    listed: Callable[[Sequence[Any]], Any]
     peewee: peewee.Database
     constraint_errors: tuple[type[Exception], ...]
 
@@ -113,10 +118,11 @@ SQLITE = Dialect(
     name="sqlite",
     types={
         "id": "INTEGER PRIMARY KEY AUTOINCREMENT",  # never reused: other processes remember ids
-        "text": "TEXT", "int": "INTEGER", "real": "REAL", "blob": "BLOB", "compact": "", "counters": "",
+        "text": "TEXT", "int": "INTEGER", "real": "REAL", "blob": "BLOB", "compact": " WITHOUT ROWID", "counters": "",
     },
     like="{column} GLOB ?",
     among="{column} IN (SELECT value FROM json_each(?))",
+    leading_join="CROSS JOIN",
     find="instr",
     aggregate="group_concat",
     each_value="json_each('[' || replace(json_quote({column}), '\\\\', '\",\"') || ']')",
@@ -138,6 +144,7 @@ POSTGRESQL = Dialect(
     },
     like="{column} LIKE ? ESCAPE '\\'",
     among="{column} = ANY(?)",
+    leading_join="JOIN",
     find="strpos",
     aggregate="string_agg",
     each_value="unnest(string_to_array({column}, '\\')) AS each(value)",

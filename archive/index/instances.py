@@ -17,7 +17,7 @@ from archive.dicom.attributes import Level
 from archive.dicom.header import Header
 from archive.index.columns import CLEANERS
 from archive.index.database import Database, Row, Session
-from archive.index.parents import Parents, discard, fill, find_parents, make_parents, modality
+from archive.index.parents import Parents, discard, fill, find_parents, make_parents, modality_of
 from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
 
 OTHER_SERIES = "SOP Instance UID is in another series"
@@ -42,10 +42,11 @@ _EXISTING = (
 _COUNT_SERIES = "UPDATE series SET number_of_instances = number_of_instances + ? WHERE id = ?"
 _COUNT_STUDY = (
     "UPDATE study SET number_of_instances = number_of_instances + ?, number_of_series = number_of_series + ?,"
-    " total_size = total_size + ?, updated = ? WHERE id = ? RETURNING modalities_in_study, sop_classes_in_study"
+    " total_size = total_size + ?, updated = ? WHERE id = ? RETURNING modalities_in_study, sop_classes_in_study, study_date"
 )
 _COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
 _SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"
+_INSERT_MODALITY = "INSERT INTO study_modality (modality, study_date, study) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_TASK = (
     "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason)"
     " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '')"
@@ -75,7 +76,7 @@ def stored_instance(row: Row) -> StoredInstance:
 def insert_task(session: Session, task: NewTask, now: float) -> None:
     """A task as part of the transaction that causes it."""
     due = task.due or now
-    session.run(_INSERT_TASK, (task.kind, task.lane, json.dumps(dict(task.payload)), due, due, now))
+    session.later(_INSERT_TASK, (task.kind, task.lane, json.dumps(dict(task.payload)), due, due, now))
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class _Batch:
             results[number] = self._add(batch[number])
         self._count()
         if journal:
-            self.session.run(_MARK, journal)
+            self.session.later(_MARK, journal)
         return [result for result in results if result is not None]
 
     def _add(self, new: NewInstance) -> Added:
@@ -216,7 +217,7 @@ class _Batch:
         if parents.created:
             tables = {table for table, _ in parents.created}
             study.series += "series" in tables
-            study.modalities.add(modality(header.values))
+            study.modalities.add(modality_of(header.values))
             self.patients[parents.patient] += "study" in tables
             parents.created = []
 
@@ -256,20 +257,22 @@ class _Batch:
     def _count(self) -> None:
         session = self.session
         for series in sorted(self.series):
-            session.run(_COUNT_SERIES, (self.series[series], series))
+            session.later(_COUNT_SERIES, (self.series[series], series))
         for key in sorted(self.studies):
             study = self.studies[key]
             row = session.row(_COUNT_STUDY, (study.instances, study.series, study.size, study.updated, key))
             if row:
                 self._list(key, study, *row)
         for patient in sorted(self.patients):
-            session.run(_COUNT_PATIENT, (self.patients[patient], patient))
+            session.later(_COUNT_PATIENT, (self.patients[patient], patient))
 
-    def _list(self, key: int, study: _StudyGrowth, modalities: str, classes: str) -> None:
+    def _list(self, key: int, study: _StudyGrowth, modalities: str, classes: str, date: str | None) -> None:
         """Modalities and SOP classes of a study, sorted; written only when one is new."""
         both = joined(modalities, study.modalities), joined(classes, study.classes)
         if both != (modalities, classes):
-            self.session.run(_SET_LISTS, (*both, key))
+            self.session.later(_SET_LISTS, (*both, key))
+        for modality in set(both[0].split("\\")) - set(modalities.split("\\")):
+            self.session.later(_INSERT_MODALITY, (modality, date or "", key))
 
 
 def joined(values: str, more: set[str]) -> str:

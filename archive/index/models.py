@@ -105,6 +105,16 @@ class SeriesRequest(peewee.Model):
         primary_key = peewee.CompositeKey("keyword", "value", "series")
 
 
+class StudyModality(peewee.Model):
+    modality = peewee.TextField()
+    study_date = peewee.TextField()  # of the study; empty if it has none
+    study = peewee.ForeignKeyField(Study, column_name="study")
+
+    class Meta:
+        table_name = "study_modality"
+        primary_key = peewee.CompositeKey("modality", "study_date", "study")
+
+
 class MetaRow(peewee.Model):
     name = peewee.TextField(primary_key=True)
     value = peewee.TextField()
@@ -167,5 +177,5 @@ class QuarantineRow(_Table):
 
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
-    Patient, PatientWord, Study, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
+    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
 )  # fmt: skip

@@ -34,7 +34,7 @@ WORDS = 30  # of one patient's names, or request IDs of one series, that can be 
 _ATTEMPTS = 5  # of finding a row that another process makes and takes back at the same moment
 
 # Values that have rows of their own, for searching, and whose they are.
-BESIDE = {"patient": "patient_word", "series": "series_request"}
+BESIDE = {"patient": "patient_word", "study": "study_modality", "series": "series_request"}
 
 _UPPER = (Level.PATIENT, Level.STUDY, Level.SERIES)
 # What rows are known by is never filled in later.
@@ -258,7 +258,11 @@ def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int,
         return
     sets = ", ".join(f"{name} = COALESCE(NULLIF({name}, ''), ?)" for name in found)
     key = {Level.PATIENT: parents.patient, Level.STUDY: parents.study, Level.SERIES: parents.series}[level]
-    session.run(f"UPDATE {TABLES[level]} SET {sets} WHERE id = ?", (*found.values(), key))
+    session.later(f"UPDATE {TABLES[level]} SET {sets} WHERE id = ?", (*found.values(), key))
+    if "study_date" in found:
+        session.later(
+            "UPDATE study_modality SET study_date = ? WHERE study = ? AND study_date = ''", (found["study_date"], key)
+        )
     if level is Level.SERIES:
         _add_requests(session, key, found)
     if PATIENT_NAME in values:
@@ -270,7 +274,7 @@ def _add_words(session: Session, patient: int, name: str | None) -> None:
     words = [word[:100] for word in name_tokens(name or "")][:WORDS]
     sql = "INSERT INTO patient_word (word, patient) VALUES (?, ?) ON CONFLICT (word, patient) DO NOTHING"
     for word in dict.fromkeys(words):
-        session.run(sql, (word, patient))
+        session.later(sql, (word, patient))
 
 
 def _add_requests(session: Session, series: int, row: Mapping[str, Any]) -> None:
@@ -278,9 +282,9 @@ def _add_requests(session: Session, series: int, row: Mapping[str, Any]) -> None
     for keyword, column in REQUEST_COLUMNS.items():
         for value in (row.get(column) or "").split("\\")[:WORDS]:
             if value:
-                session.run(sql, (keyword, value, series))
+                session.later(sql, (keyword, value, series))
 
 
-def modality(values: Mapping[int, str]) -> str:
+def modality_of(values: Mapping[int, str]) -> str:
     """The modality a series with these values adds to its study."""
     return str(CLEANERS[Level.SERIES].row({MODALITY: values.get(MODALITY, "")})["modality"] or "")

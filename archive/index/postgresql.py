@@ -16,7 +16,7 @@ from typing import TypeVar
 import peewee
 import psycopg
 from psycopg import errors, waiting
-from psycopg.abc import PQGen, RV
+from psycopg.abc import RV, PQGen
 
 from archive.errors import ConfigurationError, IndexUnavailable
 from archive.index.database import PATIENCE, POSTGRESQL, Parameters, Pool, Row, Session
@@ -54,8 +54,9 @@ class Connection(psycopg.Connection[Row]):
 
     patience: float | None = PATIENCE + _GRACE
 
-    def wait(self, gen: PQGen[RV], interval: float = _TICK) -> RV:
-        return super().wait(_limited(gen, self.patience), interval) if self.patience else super().wait(gen, interval)
+    def wait(self, gen: PQGen[RV], interval: float = _TICK, timeout: float | None = None) -> RV:
+        patience = self.patience if timeout is None else timeout
+        return super().wait(_limited(gen, patience) if patience else gen, interval)
 
 
 def _limited(gen: PQGen[RV], patience: float) -> PQGen[RV]:
@@ -79,9 +80,24 @@ class PostgresqlSession:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._queue: list[tuple[str, Parameters]] = []
 
     def _execute(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Row]:
-        return self.connection.execute(_translated(sql), parameters)  # type: ignore[arg-type]  # SQL is never a literal
+        """Execute, with all that was queued before it, in one round trip."""
+        if not self._queue:
+            return self.connection.execute(_translated(sql), parameters)
+        queue, self._queue = self._queue, []
+        with self.connection.pipeline():
+            for earlier, values in queue:
+                self.connection.execute(_translated(earlier), values)
+            return self.connection.execute(_translated(sql), parameters)
+
+    def later(self, sql: str, parameters: Parameters = ()) -> None:
+        self._queue.append((sql, parameters))
+
+    def forget(self) -> None:
+        """Nothing that is still queued will be executed."""
+        self._queue = []
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -92,14 +108,21 @@ class PostgresqlSession:
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return self._execute(sql, parameters).rowcount
 
+    def _flush(self) -> None:
+        queue, self._queue = self._queue, []
+        for sql, parameters in queue:
+            self._execute(sql, parameters)
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
+        self._flush()
         statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
-        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
 
     def query(self, query: peewee.Query) -> list[Row]:
         sql, parameters = POSTGRESQL.peewee.get_sql_context().sql(query).query()
+        self._flush()
         cursor = self.connection.execute(sql, parameters)
         return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
@@ -130,10 +153,12 @@ class PostgresqlDatabase:
     def _check_server(self, session: Session) -> None:
         encoding = session.row("SHOW server_encoding")
         if encoding != ("UTF8",):
-            raise ConfigurationError(f"index.url: the database's encoding is {encoding and encoding[0]}, it must be UTF8")
+            raise ConfigurationError("index.url: the database must have the encoding UTF8")
         for setting in ("fsync", "full_page_writes"):
             if session.row(f"SHOW {setting}") != ("on",):
-                raise ConfigurationError(f"index.url: the server runs with {setting} off and would lose data in a crash")
+                raise ConfigurationError(
+                    f"index.url: the server runs with {setting} off and would lose data in a crash"
+                )
 
     def transact(self, work: Callable[[Session], T], *, durable: bool = True, repeatable: bool = False) -> T:
         started = monotonic()
@@ -141,7 +166,7 @@ class PostgresqlDatabase:
             committing = False
             try:
                 with _answering(), self._session() as session:
-                    session.run("BEGIN")
+                    session.later("BEGIN")
                     result = work(session)
                     committing = True
                     session.run("COMMIT")
@@ -160,6 +185,7 @@ class PostgresqlDatabase:
         try:
             yield session
         finally:
+            session.forget()
             self._pool.give(session, broken=not _rolled_back(session))
 
     def migrate(self, work: Callable[[Session], T]) -> T:
@@ -191,15 +217,14 @@ class PostgresqlDatabase:
 
     def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
         with _answering(), self._session() as session:
-            session.run("BEGIN READ ONLY")
-            with session.connection.cursor(name="answers") as cursor:
-                cursor.execute(_translated(sql), parameters)  # type: ignore[arg-type]
-                size = FIRST_PAGE
-                while rows := cursor.fetchmany(size):
-                    yield from rows
-                    if len(rows) < size:
-                        break
-                    size = LAST_PAGE
+            session.later("BEGIN READ ONLY")
+            session.later(f"DECLARE answers NO SCROLL CURSOR FOR {sql}", parameters)
+            size = FIRST_PAGE
+            while rows := session.rows(f"FETCH FORWARD {size} FROM answers"):
+                yield from rows
+                if len(rows) < size:
+                    break
+                size = LAST_PAGE
             session.run("COMMIT")
 
     def sync(self) -> None:

@@ -56,7 +56,7 @@ class _Removal:
         return Removed(tuple(Location(*row[3:]) for row in rows), len(rows), series, studies)
 
     def _shrink_series(self, keys: list[int], removed: list[int]) -> tuple[str, ...]:
-        gone = []
+        gone: list[str] = []
         for key in keys:
             self.session.run(
                 "UPDATE series SET number_of_instances = number_of_instances - ? WHERE id = ?",
@@ -66,7 +66,7 @@ class _Removal:
             uid = self.session.row(
                 "DELETE FROM series WHERE id = ? AND number_of_instances = 0 RETURNING series_instance_uid", (key,)
             )
-            gone += uid or ()
+            gone += map(str, uid or ())
         return tuple(gone)
 
     def _shrink_studies(self, keys: list[int], sizes: list[tuple[int, int]]) -> tuple[str, ...]:
@@ -78,6 +78,7 @@ class _Removal:
                 " number_of_series = (SELECT COUNT(*) FROM series WHERE series.study = study.id) WHERE id = ?",
                 (len(mine), sum(mine), key),
             )
+            self._drop_beside("study", key, "number_of_instances = 0")
             row = self.session.row(
                 "DELETE FROM study WHERE id = ? AND number_of_instances = 0 RETURNING patient, study_instance_uid",
                 (key,),
@@ -94,6 +95,11 @@ class _Removal:
         modalities = self.session.rows("SELECT DISTINCT modality FROM series WHERE study = ?", (key,))
         classes = self.session.rows(
             "SELECT DISTINCT i.sop_class_uid FROM series e JOIN instance i ON i.series = e.id WHERE e.study = ?", (key,)
+        )
+        kept = [row[0] for row in modalities if row[0]]
+        among = self.among("modality")
+        self.session.run(
+            f"DELETE FROM study_modality WHERE study = ? AND NOT ({among})", (key, self.session.dialect.listed(kept))
         )
         lists = ("\\".join(sorted(row[0] for row in rows if row[0])) for rows in (modalities, classes))
         self.session.run(

@@ -15,7 +15,7 @@ from archive.dicom.attributes import Attribute, Level
 from archive.dicom.expression import And, Compare, Expression, Not, Or, lowest_level
 from archive.dicom.keys import canonical_number, is_wild, squeezed
 from archive.dicom.names import fold_group
-from archive.dicom.query import Condition, NameIs, OneOf, Query, Return, Wild
+from archive.dicom.query import Between, Condition, Moment, NameIs, OneOf, Query, Return, Wild
 from archive.index.columns import TABLES
 from archive.index.conditions import Sql, all_of, any_of, condition, value_test
 from archive.index.database import Database, Dialect, Row
@@ -35,7 +35,11 @@ def find(database: Database, query: Query, *, limit: int | None, visible: Expres
     """Values in the order of the query's returns."""
     statement = _Statement(database.dialect, query, visible)
     plan = [statement.value(each) for each in query.returns]
-    texts = [(number, each.attribute) for number, each in enumerate(query.returns) if _may_be_verbatim(each)]
+    texts = [
+        (number, each.attribute)
+        for number, each in enumerate(query.returns)
+        if each.attribute is not None and each.vr in _VERBATIM_VRS
+    ]
     levels = sorted({attribute.level for _, attribute in texts})
     extra = [f"{ALIASES[level]}.verbatim" for level in levels]
     sql, parameters = statement.select([*plan, *((column, []) for column in extra)], limit)
@@ -56,12 +60,8 @@ def count(database: Database, query: Query, *, visible: Expression | None) -> in
     return int(row[0]) if row else 0
 
 
-def _may_be_verbatim(each: Return) -> bool:
-    return each.attribute is not None and each.vr in _VERBATIM_VRS
-
-
 def _spoken(
-    rows: Iterator[Row], width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute | None]]
+    rows: Iterator[Row], width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute]]
 ) -> Iterator[Row]:
     """Rows with the text as it came where the column holds something comparable, or nothing."""
     for row in rows:
@@ -72,7 +72,6 @@ def _spoken(
         words = {level: json.loads(text) if text else {} for level, text in zip(levels, said, strict=True)}
         values = list(row[:width])
         for number, attribute in texts:
-            assert attribute is not None
             values[number] = words[attribute.level].get(attribute.column, values[number])
         yield tuple(values)
 
@@ -143,7 +142,8 @@ class _Statement:
     # -- what is matched ------------------------------------------------------------------------
 
     def _conditions(self) -> list[Sql]:
-        above = [each for each in self.query.conditions if each.attribute.level <= self.level]
+        leading = None if self._hides_series() else self._leading()
+        above = [each for each in self.query.conditions if each.attribute.level <= self.level and each is not leading]
         below = [each for each in self.query.conditions if each.attribute.level > self.level]
         found = [self._condition(each) for each in above]
         if below:
@@ -159,11 +159,15 @@ class _Statement:
         if attribute.keyword not in _MODALITIES | {"SOPClassesInStudy"} or not attribute.computed:
             return condition(self.dialect, ALIASES[attribute.level], wanted)
         level, column = _listed(attribute)
-        if self.visible is not None and lowest_level(self.visible) > Level.STUDY:
+        if self._hides_series():
             sql, parameters = self._below(Level.STUDY, level)
             test, values = value_test(self.dialect, f"{_BELOW[level]}.{column}", wanted.test)
             return _is_there(f"{sql} AND {test}"), parameters + values
         return value_test(self.dialect, _list_column(attribute), wanted.test, multiple=True)
+
+    def _hides_series(self) -> bool:
+        """Whether a study may have parts that are not to be seen: what is kept of all of them is then too much."""
+        return self.visible is not None and lowest_level(self.visible) > Level.STUDY
 
     def _related(self, below: Sequence[Condition]) -> Sql:
         """Relational queries: rows that have something below them which fulfils all of it, and may be seen."""
@@ -212,7 +216,7 @@ class _Statement:
         highest = self._highest()
         tables, parameters = f"{TABLES[self.level]} {ALIASES[self.level]}", []
         if driver := self._driver():
-            tables = f"{driver[0]} {tables} ON s.id = driver.study"
+            tables = f"{driver[0]} {self.dialect.leading_join} {tables} ON s.id = driver.study"
             parameters = driver[1]
         for each in reversed([level for level in Level if highest <= level < self.level]):
             child = Level(each + 1)
@@ -228,20 +232,37 @@ class _Statement:
             levels.append(Level.STUDY)
         return min([self.level, *levels])
 
-    def _driver(self) -> Sql | None:
-        """Modalities alone have no index on the study: then the series' index leads, one study after the other."""
-        if self.level is not Level.STUDY or any(each.attribute.indexed for each in self.query.conditions):
+    def _leading(self) -> Condition | None:
+        """The modality, where nothing better leads: studies by modality and date have a table of their own."""
+        if self.level is not Level.STUDY or any(_leads(each.attribute) for each in self.query.conditions):
             return None
-        for each in self.query.conditions:
-            if each.attribute.keyword in _MODALITIES and each.attribute.computed and isinstance(each.test, OneOf):
-                if len(each.test.values) == 1:
-                    return (
-                        "(SELECT DISTINCT study FROM series WHERE modality = ?) AS driver CROSS JOIN"
-                        if self.dialect.name == "sqlite"
-                        else "(SELECT DISTINCT study FROM series WHERE modality = ?) AS driver JOIN",
-                        [each.test.values[0]],
-                    )
-        return None
+        alone = (each for each in self.query.conditions if _is_list(each.attribute) and isinstance(each.test, OneOf))
+        return next((each for each in alone if isinstance(each.test, OneOf) and len(each.test.values) == 1), None)
+
+    def _driver(self) -> Sql | None:
+        leading = self._leading()
+        if leading is None:
+            return None
+        sql, parameters = all_of([value_test(self.dialect, "modality", leading.test), *self._dates()])
+        return f"(SELECT study FROM study_modality WHERE {sql}) AS driver", parameters
+
+    def _dates(self) -> list[Sql]:
+        dates = [each for each in self.query.conditions if each.attribute.keyword == "StudyDate"]
+        tests = [each.test for each in dates]
+        tests = [_days(test) if isinstance(test, Moment) else test for test in tests]
+        return [value_test(self.dialect, "study_date", test) for test in tests if isinstance(test, Between)]
+
+
+def _leads(attribute: Attribute) -> bool:
+    return attribute.indexed and attribute.keyword not in ("StudyDate", "StudyTime")
+
+
+def _is_list(attribute: Attribute) -> bool:
+    return attribute.computed and attribute.keyword in _MODALITIES
+
+
+def _days(moment: Moment) -> Between:
+    return Between(moment.low and moment.low[0], moment.high and moment.high[0])
 
 
 def _is_there(tables: str) -> str:

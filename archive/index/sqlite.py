@@ -82,6 +82,9 @@ class SqliteSession:
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return self.connection.execute(sql, parameters).rowcount
 
+    def later(self, sql: str, parameters: Parameters = ()) -> None:
+        self.connection.execute(sql, parameters)
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         values = ", ".join("?" * len(columns))
         self.connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})", rows)
@@ -102,7 +105,9 @@ class SqliteDatabase:
             raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed")
         self.path = path
         self._timeout = statement_timeout
-        self._readers: Pool[SqliteSession] = Pool(self._open_reader, lambda session: session.connection.close(), READERS)
+        self._readers: Pool[SqliteSession] = Pool(
+            self._open_reader, lambda session: session.connection.close(), READERS
+        )
         self._turn = threading.Lock()
         self._file = WriterFile(path.with_name(path.name + "-writer"))
         with _answering():
@@ -124,7 +129,9 @@ class SqliteDatabase:
         session = self._open(*_WRITER)
         mode = session.row("PRAGMA journal_mode = WAL")
         if mode != ("wal",):
-            raise ConfigurationError(f"{self.path}: this file system cannot hold a database in WAL mode; use a local one")
+            raise ConfigurationError(
+                f"{self.path}: this file system cannot hold a database in WAL mode; use a local one"
+            )
         if session.row("PRAGMA synchronous") != (2,):
             raise ConfigurationError(f"{self.path}: SQLite does not sync its commits")
         return session

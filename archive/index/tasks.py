@@ -98,9 +98,7 @@ def retry(database: Database, key: int, owner: str, due: float, reason: str) -> 
 
 
 def fail(database: Database, key: int, owner: str, now: float, reason: str) -> bool:
-    return _end(
-        database, key, owner, state=State.FAILED.value, ready=None, finished=now, reason=reason[:REASON_LENGTH]
-    )
+    return _end(database, key, owner, state=State.FAILED.value, ready=None, finished=now, reason=reason[:REASON_LENGTH])
 
 
 def requeue(database: Database, ids: Collection[int], now: float) -> int:

@@ -178,7 +178,7 @@ HOSTILE = "a\x00b\n\x1b%_[\\'\"\udc80;--"
 
 def test_text_that_no_database_can_hold_is_stored_and_equal_on_both(index: Index) -> None:
     keywords = ("PatientName", "StudyDescription", "AccessionNumber", "SeriesDescription", "ImageComments")
-    new = arrival("1.1", **{keyword: HOSTILE for keyword in keywords})
+    new = arrival("1.1", **dict.fromkeys(keywords, HOSTILE))
     assert outcomes(index, new) == [Outcome.STORED]
     expected = HOSTILE.replace("\x00", "\ufffd").replace("\udc80", "\ufffd")
     for level, keyword in (("STUDY", "PatientName"), ("STUDY", "StudyDescription"), ("IMAGE", "ImageComments")):
@@ -239,7 +239,9 @@ def test_two_senders_race_one_study_under_two_patients_and_one_wins(index_url: s
 
         def send(patient: str, through: Index, turn: int = turn, results: list[Outcome] = results) -> None:
             barrier.wait()
-            results.extend(outcomes(through, arrival(f"6.{turn}", f"6.{turn}.{patient}", PatientID=patient + str(turn))))
+            results.extend(
+                outcomes(through, arrival(f"6.{turn}", f"6.{turn}.{patient}", PatientID=patient + str(turn)))
+            )
 
         threads = [threading.Thread(target=send, args=pair) for pair in (("1", index), ("2", other))]
         for thread in threads:

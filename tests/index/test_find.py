@@ -14,7 +14,12 @@ from tests.index.made import PR, arrival, found, identifier, query
 
 STUDIES = {
     "1.1": {"PatientID": "A1", "PatientName": "Müller^Hans", "StudyDate": "20240105", "StudyTime": "101500"},
-    "1.2": {"PatientID": "A2", "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう", "StudyDate": "20240106", "StudyTime": "0930"},
+    "1.2": {
+        "PatientID": "A2",
+        "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+        "StudyDate": "20240106",
+        "StudyTime": "0930",
+    },
     "1.3": {"PatientID": "B%1", "PatientName": "MULLER^ANNA^MARIA", "StudyDate": "20240107", "StudyTime": "235959.5"},
     "1.4": {"PatientID": "B_1", "PatientName": "Smith", "StudyDate": None, "StudyTime": None},
     "1.5": {"PatientID": "C[x]\\1".replace("\\", ""), "PatientName": "O'Neil-Ørsted^Łukasz Jan", "StudyDate": "bad"},
@@ -91,7 +96,14 @@ def test_studies_match(filled: Index, keys: dict[str, Any], expected: list[str])
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("hans mul", ["1.1"]), ("mull", ["1.1", "1.3"]), ("tar^yam", ["1.2"]), ("山", ["1.2"]), ("jan orst", ["1.5"]), ("ulle", [])],
+    [
+        ("hans mul", ["1.1"]),
+        ("mull", ["1.1", "1.3"]),
+        ("tar^yam", ["1.2"]),
+        ("山", ["1.2"]),
+        ("jan orst", ["1.5"]),
+        ("ulle", []),
+    ],
 )
 def test_fuzzy_names_match_by_the_beginning_of_words_in_any_order(
     filled: Index, name: str, expected: list[str]
@@ -192,7 +204,10 @@ def test_all_keys_of_a_sequence_item_must_match_one_item(index: Index) -> None:
     items = json.dumps([{"RequestedProcedureID": "R1", "AccessionNumber": "A1"}, {"RequestedProcedureID": "R2"}])
     steps = json.dumps([{"ScheduledPerformingPhysicianName": "Müller^H=山田"}])
     index.add([arrival("1.1", RequestAttributesSequence=items, ScheduledProcedureStepSequence=steps)])
-    assert len(found(index, "SERIES", "SeriesInstanceUID", RequestAttributesSequence=[{"RequestedProcedureID": "R2"}])) == 1
+    assert (
+        len(found(index, "SERIES", "SeriesInstanceUID", RequestAttributesSequence=[{"RequestedProcedureID": "R2"}]))
+        == 1
+    )
     both = [{"RequestedProcedureID": "R2", "AccessionNumber": "A1"}]
     assert found(index, "SERIES", "SeriesInstanceUID", RequestAttributesSequence=both) == []
     for name in ("MULLER*", "山田"):

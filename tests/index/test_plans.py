@@ -17,7 +17,6 @@ from archive.index.sqlite import SqliteDatabase, SqliteSession
 from scripts.bench_index import fill
 from tests.index.made import arrival, identifier, query
 
-
 TABLES = {str(model._meta.table_name) for model in MODELS}
 Recorded = dict[str, tuple[Any, ...]]
 
@@ -53,7 +52,9 @@ def sqlite_scans(session: Session, sql: str, parameters: tuple[Any, ...]) -> lis
     aliases = {"p", "s", "e", "i", "s2", "e2", "i2"}
     # Making a parent, SQLite would look for children only if some were waiting for it.
     harmless = {"SCAN patient_word"} if sql.startswith("INSERT INTO patient ") else set()
-    return [row for row in rows if row.startswith("SCAN") and row.split()[1] in TABLES | aliases and row not in harmless]
+    return [
+        row for row in rows if row.startswith("SCAN") and row.split()[1] in TABLES | aliases and row not in harmless
+    ]
 
 
 def postgresql_scans(session: Session, sql: str, parameters: tuple[Any, ...]) -> list[str]:
@@ -131,8 +132,9 @@ KEYS: list[tuple[str, dict[str, Any]]] = [
     ("STUDY", {"StudyID": "1"}),
     ("STUDY", {"StudyDescription": "Chest*"}),
     ("STUDY", {"ReferringPhysicianName": "House*"}),
-    ("STUDY", {"ModalitiesInStudy": "MR"}),
-    ("STUDY", {"Modality": "MR"}),
+    ("STUDY", {"ModalitiesInStudy": "SM"}),
+    ("STUDY", {"Modality": "SM"}),
+    ("STUDY", {"StudyDate": "20240105-", "ModalitiesInStudy": "SM"}),
     ("STUDY", {"SOPInstanceUID": "1.1"}),
     ("STUDY", {"SeriesInstanceUID": "1.1"}),
     ("PATIENT", {"PatientID": "P1"}),
@@ -149,7 +151,12 @@ KEYS: list[tuple[str, dict[str, Any]]] = [
     ("IMAGE", {"SOPInstanceUID": "1\\2"}),
     ("IMAGE", {"StudyInstanceUID": "1.1"}),
 ]
-COMPUTED = ("NumberOfStudyRelatedInstances", "ModalitiesInStudy", "SOPClassesInStudy", "NumberOfPatientRelatedInstances")
+COMPUTED = (
+    "NumberOfStudyRelatedInstances",
+    "ModalitiesInStudy",
+    "SOPClassesInStudy",
+    "NumberOfPatientRelatedInstances",
+)
 
 
 @pytest.mark.parametrize("visible", [None, "Modality != 'PR'", "SOPClassUID = '1.2'", "InstitutionName != 'X'"])

@@ -48,7 +48,7 @@ _INSTANCE = """
 """
 
 
-def _table(name: str, own: str, attributes: str, ending: str = "{compact}") -> str:
+def _table(name: str, own: str, attributes: str, ending: str = "") -> str:
     texts = ", ".join(f"{column} {{text}}" for column in attributes.split())
     return f"CREATE TABLE {name} (id {{id}}, {own}, {texts}){ending}"
 
@@ -79,9 +79,11 @@ TABLES = (
         _INSTANCE,
     ),
     "CREATE TABLE patient_word (word {text} NOT NULL, patient {int} NOT NULL REFERENCES patient (id),"
-    " PRIMARY KEY (word, patient))",
+    " PRIMARY KEY (word, patient)){compact}",
     "CREATE TABLE series_request (keyword {text} NOT NULL, value {text} NOT NULL,"
-    " series {int} NOT NULL REFERENCES series (id), PRIMARY KEY (keyword, value, series))",
+    " series {int} NOT NULL REFERENCES series (id), PRIMARY KEY (keyword, value, series)){compact}",
+    "CREATE TABLE study_modality (modality {text} NOT NULL, study_date {text} NOT NULL,"
+    " study {int} NOT NULL REFERENCES study (id), PRIMARY KEY (modality, study_date, study)){compact}",
     "CREATE TABLE meta (name {text} PRIMARY KEY, value {text} NOT NULL)",
     "CREATE TABLE journal (slot {int} PRIMARY KEY, sequence {int} NOT NULL)",
     "CREATE TABLE task (id {id}, kind {text} NOT NULL, lane {text} NOT NULL, payload {text} NOT NULL,"
@@ -110,6 +112,7 @@ INDEXES = (
     ("series_description", "series", "series_description"),
     ("series_date", "series", "series_date"),
     ("series_step_date", "series", "performed_procedure_step_start_date"),
+    ("study_modality_study", "study_modality", "study"),
     ("series_request_series", "series_request", "series"),
     ("instance_series", "instance", "series"),
     ("task_finished", "task", "finished"),
