@@ -21,8 +21,8 @@ from archive.dicom.pixels import SUBSAMPLED, Description, Frame
 from archive.dicom.uids import RLE
 from archive.errors import NotTranscodable
 
-# pydicom's names of the decoders, best first. GDCM has the libjpeg whose rounding everyone knows from lossy JPEG; elsewhere
-# it comes last, because it ends the whole process on some faults.
+# pydicom's names of the decoders, best first. GDCM has the libjpeg whose rounding everyone knows from lossy JPEG;
+# elsewhere it comes last, because it ends the whole process on some faults.
 _JPEG, _JPEG_LS, _J2K, _RLE = ("pylibjpeg", "gdcm"), ("pyjpegls", "pylibjpeg"), ("pylibjpeg",), ("pylibjpeg", "pydicom")
 DECODERS: dict[str, tuple[str, ...]] = {
     ts.JPEG_BASELINE: ("gdcm", "pylibjpeg"),

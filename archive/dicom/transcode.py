@@ -71,8 +71,11 @@ def _refusal(stored: str, reasons: dict[str, NotTranscodable]) -> NotTranscodabl
     """One error for all candidates: the first one's words, the others for the log."""
     if not reasons:
         return NotTranscodable("Receiver accepts no transfer syntax")
+    first = next(iter(reasons.values()))
+    if len(reasons) == 1:
+        return first
     details = "; ".join(f"{target}: {error}" for target, error in reasons.items())
-    return NotTranscodable(next(iter(reasons.values())).comment, f"from {stored} to {details}")
+    return NotTranscodable(first.comment, f"from {stored} to {details}")
 
 
 def _copied(data: Buffer) -> Iterator[bytes]:
