@@ -13,20 +13,22 @@ from archive.index.values import CallerSeen
 KEPT = 1000
 
 _NOTE = (
-    "INSERT INTO caller (aet, address, called, reason, first, last, times) VALUES (?, ?, ?, ?, ?, ?, 1)"
+    "INSERT INTO caller (aet, address, called, reason, first, last, times) VALUES (?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (aet, address) DO UPDATE SET called = excluded.called, reason = excluded.reason,"
-    " last = excluded.last, times = caller.times + 1 RETURNING times"
+    " last = excluded.last, times = caller.times + excluded.times RETURNING times"
 )
 _TRIM = (
     "DELETE FROM caller WHERE last < (SELECT last FROM caller ORDER BY last DESC LIMIT 1 OFFSET ?)"
 )  # fmt: skip
 
 
-def note(database: Database, aet: str, address: str, called: str, reason: str, when: float) -> None:
+def note(
+    database: Database, aet: str, address: str, called: str, reason: str, when: float, times: int = 1
+) -> None:
     def work(session: Session) -> None:
         texts = [possible(text)[:200] for text in (aet, address, called, reason)]
-        row = session.row(_NOTE, (*texts, when, when))
-        if row and row[0] == 1:
+        row = session.row(_NOTE, (*texts, when, when, times))
+        if row and row[0] == times:
             session.run(_TRIM, (KEPT - 1,))
 
     database.transact(work, durable=False)

@@ -139,8 +139,11 @@ class Index:
 
     # -- callers that were refused --------------------------------------------------------------
 
-    def note_caller(self, aet: str, address: str, called: str, reason: str, when: float) -> None:
-        callers.note(self.database, aet, address, called, reason, when)
+    def note_caller(
+        self, aet: str, address: str, called: str, reason: str, when: float, times: int = 1
+    ) -> None:
+        """A caller was refused, so many times since it was noted last."""
+        callers.note(self.database, aet, address, called, reason, when, times)
 
     def callers(self) -> list[CallerSeen]:
         """Callers that were refused, the last one first."""
