@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -120,7 +121,7 @@ class Daemon:
     def pid(self) -> int:
         """Of the supervisor."""
         assert self._process is not None
-        if not self._wrapper:
+        if self._wrapper[:1] != ["strace"]:
             return self._process.pid
         return next(iter(_children(self._process.pid)), self._process.pid)
 
@@ -220,9 +221,12 @@ def merged(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, An
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port below those that the kernel gives to clients, so that nobody takes it until it is used."""
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 100):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(

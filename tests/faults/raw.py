@@ -424,20 +424,21 @@ class Connection:
 
     def message(self) -> Message:
         """The next DIMSE message. Raises Ended when an end comes instead."""
-        command_set, data, context, done = b"", b"", 0, False
+        command_set, data, context, done = bytearray(), bytearray(), 0, False
         while not done:
             found = self.read()
             if found is None or found.kind != DATA:
                 raise Ended(_end(found) or ("PDU", found.kind if found else 0))
-            for context, control, piece in pdvs(found.body):
+            for number, control, piece in pdvs(found.body):
+                context = number
                 if control & COMMAND:
                     command_set += piece
-                    kind = parse_command(command_set).get(DATA_SET_TYPE, b"")
+                    kind = parse_command(bytes(command_set)).get(DATA_SET_TYPE, b"")
                     done = bool(control & LAST) and int.from_bytes(kind, "little") == NONE
                 else:
                     data += piece
                     done = bool(control & LAST)
-        return Message(context, parse_command(command_set), data)
+        return Message(context, parse_command(bytes(command_set)), bytes(data))
 
     def echo(self, message_id: int = 1) -> int:
         self.write(ECHO, echo_rq(message_id))

@@ -393,7 +393,7 @@ def _read_all(connection: Connection) -> None:
         pass
 
 
-# -- slow operations -----------------------------------------------------------------------------------------------------
+# -- slow operations ----------------------------------------------------------------------------------
 
 
 def test_n20_an_operation_longer_than_the_idle_timeout_ends_in_its_answer(
