@@ -9,6 +9,7 @@ holds is handed on as views of it; another thread may only `interrupt` or `cut`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import socket
@@ -183,6 +184,41 @@ class Connection:
             raise TimedOut("timed out sending: the peer does not read") from error
         except OSError as error:
             raise Aborted(f"the connection broke: {_said(error)}") from error
+
+    def send_file(self, before: Sequence[Bytes], fd: int, offset: int, size: int) -> None:
+        """`before`, and then `size` bytes of a file that never enter this process; plain TCP only.
+
+        Raises OSError when the file is shorter, besides what `send` raises.
+        """
+        length = sum(map(len, before))
+        self.sent += length + size
+        try:
+            sent = self._sock.sendmsg(before, (), socket.MSG_MORE)
+            if sent < length:
+                self._send_rest(memoryview(b"".join(before))[sent:], sent)
+            left = self._splice(fd, offset, size)
+        except (BlockingIOError, TimeoutError) as error:
+            raise TimedOut("timed out sending: the peer does not read") from error
+        except OSError as error:
+            raise Aborted(f"the connection broke: {_said(error)}") from error
+        if left:
+            raise OSError(errno.EIO, "the file is shorter than its entry says")
+
+    def _splice(self, fd: int, offset: int, size: int) -> int:
+        """Returns what the file did not have."""
+        deadline, piece = monotonic() + self.timeouts.send, 0
+        while size:
+            sent = os.sendfile(self._sock.fileno(), fd, offset, size)
+            if not sent:
+                break
+            offset += sent
+            size -= sent
+            piece += sent
+            if piece >= PIECE:
+                deadline, piece = monotonic() + self.timeouts.send, 0
+            elif size and monotonic() > deadline:
+                raise TimedOut("timed out sending: the peer reads too slowly")
+        return size
 
     def _send_rest(self, rest: memoryview, sent: int) -> None:
         """What one call did not take. On a blocking socket that means that its time was up."""

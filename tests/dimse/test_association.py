@@ -210,6 +210,29 @@ def test_a_peer_that_never_reads_is_aborted() -> None:
         assert isinstance(failed[0], TimedOut)
 
 
+@pytest.mark.parametrize("peer_max", [0, 16384])
+def test_a_peer_that_never_reads_a_file_is_aborted(peer_max: int) -> None:
+    failed: list[Ended] = []
+
+    def flood(served: Served, association: Association) -> None:
+        message = association.read_message()
+        assert message is not None
+        with tempfile.TemporaryFile() as file:
+            file.truncate(100_000_000)
+            try:
+                response = encode_response(message.command, 0)
+                association.send_file(message.context, response, file.fileno(), 0, 100_000_000)
+            except Ended as ending:
+                failed.append(ending)
+        served.over.release()
+
+    with serving(flood, timeouts=QUICK) as served, Raw(served.port) as raw:
+        raw.associate(association_request(user=UserInformation(peer_max)))
+        raw.send(data_pdu((1, WHOLE, echo())))
+        assert served.over.acquire(timeout=10)
+        assert isinstance(failed[0], TimedOut)
+
+
 # -- cancelling -----------------------------------------------------------------------------------------------
 
 
@@ -342,7 +365,8 @@ def check_file(peer_max: int, size: int, offset: int) -> None:
             raw.release()
 
 
-def test_a_file_that_is_too_short_aborts_the_association() -> None:
+@pytest.mark.parametrize("peer_max", [0, 16384])
+def test_a_file_that_is_too_short_aborts_the_association(peer_max: int) -> None:
     failed: list[Exception] = []
 
     def send(served: Served, association: Association) -> None:
@@ -356,9 +380,8 @@ def test_a_file_that_is_too_short_aborts_the_association() -> None:
         served.over.release()
 
     with serving(send) as served, Raw(served.port) as raw:
-        raw.associate()
+        raw.associate(association_request(user=UserInformation(peer_max)))
         raw.send(data_pdu((1, WHOLE, echo(3))))
-        assert raw.abort() == (0, 0)
         assert served.over.acquire(timeout=5) and failed
 
 

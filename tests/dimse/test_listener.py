@@ -382,6 +382,8 @@ def test_an_ipv4_caller_on_an_ipv6_socket_has_its_ipv4_address() -> None:
     listener.start(served.answer_all, Everyone())
     with Raw(listener.port) as raw:
         raw.associate()
+        raw.send(data_pdu((1, 3, echo())))
+        raw.command()
         assert [each.address for each in listener.associations()] == ["127.0.0.1"]
     listener.stop(2)
 
