@@ -13,6 +13,7 @@ value counts as empty text, so that ``!=`` also holds for what is not there.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -72,11 +73,21 @@ def _parse(text: str) -> Expression:
 
 
 def lowest_level(expression: Expression) -> Level:
-    """The lowest level an expression looks at; computed attributes of a study look into their level below."""
+    """The lowest level an expression looks at."""
+    return max(_levels(expression))
+
+
+def highest_level(expression: Expression) -> Level:
+    """The highest level an expression looks at."""
+    return min(_levels(expression))
+
+
+def _levels(expression: Expression) -> Iterator[Level]:
     if isinstance(expression, Compare):
-        return expression.attribute.level
-    parts = (expression.part,) if isinstance(expression, Not) else expression.parts
-    return max(lowest_level(part) for part in parts)
+        yield expression.attribute.level
+        return
+    for part in (expression.part,) if isinstance(expression, Not) else expression.parts:
+        yield from _levels(part)
 
 
 Token = tuple[str, str, int]  # kind, text, column (from 1)

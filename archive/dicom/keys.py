@@ -60,8 +60,9 @@ def _text(attribute: Attribute, values: list[str]) -> Test | None:
         return None
     if not patterns:
         return OneOf(plain)
-    tests = (*([OneOf(plain)] if plain else []), *patterns)
-    return tests[0] if len(tests) == 1 else AnyOf(tests)
+    if not plain and len(patterns) == 1:
+        return patterns[0]
+    return AnyOf((OneOf(plain), *patterns) if plain else tuple(patterns))
 
 
 def is_wild(text: str) -> bool:

@@ -133,9 +133,9 @@ def _check_hierarchy(identifier: Identifier, root: Root, level: Level, *, relati
         for below in (each for each in Level if each > level):
             if _text(identifier, UNIQUE[below].tag).strip("*"):
                 raise InvalidQuery(f"{UNIQUE[below].keyword} is below the {level.name} level")
-    if retrieval and not _unique_values(identifier, UNIQUE[level]):
-        if not relational or not any(_text(identifier, unique.tag) for unique in UNIQUE.values()):
-            raise InvalidQuery(f"{UNIQUE[level].keyword} is missing")
+    named = any(_text(identifier, unique.tag) for unique in UNIQUE.values()) if relational else False
+    if retrieval and not named and not _unique_values(identifier, UNIQUE[level]):
+        raise InvalidQuery(f"{UNIQUE[level].keyword} is missing")
 
 
 def _check_above(identifier: Identifier, unique: Attribute) -> None:

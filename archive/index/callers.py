@@ -22,9 +22,7 @@ _TRIM = (
 )  # fmt: skip
 
 
-def note(
-    database: Database, aet: str, address: str, called: str, reason: str, when: float, times: int = 1
-) -> None:
+def note(database: Database, aet: str, address: str, called: str, reason: str, when: float, times: int = 1) -> None:
     def work(session: Session) -> None:
         texts = [possible(text)[:200] for text in (aet, address, called, reason)]
         row = session.row(_NOTE, (*texts, when, when, times))

@@ -81,8 +81,7 @@ def _end(session: Session) -> None:
         for model in MODELS:
             if "id" in model._meta.columns:
                 table = _table(model)
-                session.row(
-                    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), COALESCE(MAX(id), 0) + 1, false) FROM {table}"
-                )
+                sequence = f"pg_get_serial_sequence('{table}', 'id')"
+                session.row(f"SELECT setval({sequence}, COALESCE(MAX(id), 0) + 1, false) FROM {table}")
+        session.run("ANALYZE")
     session.run("DELETE FROM meta WHERE name = ?", (_UNFINISHED,))
-    session.run("ANALYZE")

@@ -1,7 +1,8 @@
 """What both databases offer the rest of the index: sessions, transactions and streams.
 
 Rules that hold here: SQL is written once, with ``?`` for values; what differs between the databases is a
-field or method of Dialect, never an ``if`` elsewhere; a database that is gone, locked or too slow raises IndexUnavailable.
+field or method of Dialect, never an ``if`` elsewhere; a database that is gone, locked or too slow raises
+IndexUnavailable.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Database(Protocol):
     dialect: Dialect
 
     def transact(self, work: Callable[[Session], T], *, durable: bool = True, repeatable: bool = False) -> T:
-        """Run ``work`` in one transaction; ``repeatable`` work may run again when it is unknown whether it took effect."""
+        """Run ``work`` in one transaction; ``repeatable`` work may run again when nobody knows if it took effect."""
         ...
 
     def read(self, work: Callable[[Session], T]) -> T: ...

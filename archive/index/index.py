@@ -87,7 +87,7 @@ class Index:
         durable: bool = True,
         check_names: bool = False,
     ) -> list[Added]:
-        """Add a batch in one transaction, with ``journal`` = (slot, sequence) as its mark; what became of each, in order.
+        """Add a batch in one transaction, marked by ``journal`` = (slot, sequence): what became of each, in order.
 
         When it returns, the transaction is on stable storage; with ``durable`` off only ``sync`` promises that.
         ``check_names`` refuses an object whose patient has another name under the same ID. Raises IndexUnavailable.
@@ -134,14 +134,12 @@ class Index:
         return studies.statistics(self.database)
 
     def studies(self, *, limit: int = 100, before: int | None = None) -> list[StudySummary]:
-        """The studies that came last, newest first; ``before`` is the ``id`` of the last one seen, for the next page."""
+        """The studies that came last, newest first; the next page is ``before`` the last ``id`` of this one."""
         return studies.latest(self.database, limit=limit, before=before)
 
     # -- callers that were refused --------------------------------------------------------------
 
-    def note_caller(
-        self, aet: str, address: str, called: str, reason: str, when: float, times: int = 1
-    ) -> None:
+    def note_caller(self, aet: str, address: str, called: str, reason: str, when: float, times: int = 1) -> None:
         """A caller was refused, so many times since it was noted last."""
         callers.note(self.database, aet, address, called, reason, when, times)
 
@@ -178,7 +176,7 @@ class Index:
     def lease(
         self, kind: str, owner: str, now: float, *, seconds: float, limit: int = 1, lane: str | None = None
     ) -> list[Task]:
-        """Take the tasks that are due, or whose lease has run out, for some seconds; nobody else gets them meanwhile."""
+        """Take tasks that are due, or whose lease has run out, for some seconds; nobody else gets them meanwhile."""
         return tasks.lease(self.database, kind, owner, now, seconds=seconds, limit=limit, lane=lane)
 
     def heartbeat(self, ids: Collection[int], owner: str, now: float, *, seconds: float) -> list[int]:

@@ -42,7 +42,8 @@ _EXISTING = (
 _COUNT_SERIES = "UPDATE series SET number_of_instances = number_of_instances + ? WHERE id = ?"
 _COUNT_STUDY = (
     "UPDATE study SET number_of_instances = number_of_instances + ?, number_of_series = number_of_series + ?,"
-    " total_size = total_size + ?, updated = ? WHERE id = ? RETURNING modalities_in_study, sop_classes_in_study, study_date"
+    " total_size = total_size + ?, updated = ? WHERE id = ?"
+    " RETURNING modalities_in_study, sop_classes_in_study, study_date"
 )
 _COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
 _SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"

@@ -6,6 +6,8 @@ and no row object leaves the index; what a model says and what the migrations ma
 
 from __future__ import annotations
 
+from typing import Any
+
 import peewee
 
 from archive.dicom.attributes import Level
@@ -20,7 +22,7 @@ def _texts(level: Level, *known: str) -> dict[str, peewee.Field]:
     return {name: peewee.TextField(null=True) for name in columns(level) if name not in known}
 
 
-def _model(name: str, table: str, fields: dict[str, peewee.Field]) -> type[_Table]:
+def _model(name: str, table: str, fields: dict[str, peewee.Field]) -> Any:
     meta = type("Meta", (), {"table_name": table, "legacy_table_names": False})
     return type(name, (_Table,), {**fields, "Meta": meta, "__module__": __name__})
 
@@ -177,5 +179,6 @@ class QuarantineRow(_Table):
 
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
-    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller, QuarantineRow,
+    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller,
+    QuarantineRow,
 )  # fmt: skip

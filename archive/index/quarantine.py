@@ -63,7 +63,9 @@ def _to_json(new: NewInstance) -> str:
 
 
 def _from_json(found: dict[str, Any]) -> NewInstance:
-    header = Header(*found.pop("uids"), values=dict(found.pop("values")), charset=tuple(found.pop("charset")))
+    sop_class, sop_instance, study, series = found.pop("uids")
+    values, charset = dict(found.pop("values")), tuple(found.pop("charset"))
+    header = Header(sop_class, sop_instance, study, series, values=values, charset=charset)
     return NewInstance(
         header=header,
         location=Location(*found.pop("location")),

@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from archive.dicom.attributes import Attribute, Level
-from archive.dicom.expression import And, Compare, Expression, Not, Or, lowest_level
-from archive.dicom.keys import canonical_number, is_wild, squeezed
-from archive.dicom.names import fold_group
-from archive.dicom.query import Between, Condition, Moment, NameIs, OneOf, Query, Return, Wild
+from archive.dicom.expression import Expression, highest_level, lowest_level
+from archive.dicom.query import Between, Condition, Moment, OneOf, Query, Return
 from archive.index.columns import TABLES
-from archive.index.conditions import Sql, all_of, any_of, condition, value_test
+from archive.index.computed import MODALITIES, TRANSFER_SYNTAX, counted, is_list, kept, listed
+from archive.index.conditions import Sql, all_of, condition, value_test
 from archive.index.database import Database, Dialect, Row
 from archive.index.instances import STORED_COLUMNS, stored_instance
 from archive.index.values import StoredInstance
+from archive.index.visibility import expression_sql
 
 ALIASES = {Level.PATIENT: "p", Level.STUDY: "s", Level.SERIES: "e", Level.IMAGE: "i"}
 # The same tables once more, for subqueries that look below the row they are asked for.
 _BELOW = {Level.PATIENT: "p", Level.STUDY: "s2", Level.SERIES: "e2", Level.IMAGE: "i2"}
 _PARENT = {Level.STUDY: "patient", Level.SERIES: "study", Level.IMAGE: "series"}
 
-_MODALITIES = frozenset({"Modality", "ModalitiesInStudy"})
 _VERBATIM_VRS = frozenset({"DA", "TM", "DT"})
 
 
@@ -105,22 +104,21 @@ class _Statement:
 
     def _computed(self, attribute: Attribute) -> Sql:
         filtered = self.visible is not None and lowest_level(self.visible) > attribute.level
-        if attribute.keyword == "AvailableTransferSyntaxUID":
-            return "i.transfer_syntax", []
-        if attribute.keyword in _MODALITIES or attribute.keyword == "SOPClassesInStudy":
-            return self._list(attribute) if filtered else (_list_column(attribute), [])
-        sql, parameters = self._counted(attribute) if filtered else (_kept_count(attribute), [])
+        plain = kept(attribute, ALIASES[attribute.level])
+        if attribute.vr != "IS":
+            return self._list(attribute) if filtered and is_list(attribute) else (plain, [])
+        sql, parameters = self._counted(attribute) if filtered else (plain, [])
         return f"CAST({sql} AS TEXT)", parameters
 
     def _counted(self, attribute: Attribute) -> Sql:
         """A count of what may be seen."""
-        level = _COUNTED[attribute.keyword.rpartition("Related")[2]]
+        level = counted(attribute)
         sql, parameters = self._below(attribute.level, level)
         return f"(SELECT COUNT(DISTINCT {_BELOW[level]}.id) {sql})", parameters
 
     def _list(self, attribute: Attribute) -> Sql:
         """The distinct values among what may be seen."""
-        level, column = _listed(attribute)
+        level, column = listed(attribute)
         sql, parameters = self._below(Level.STUDY, level)
         inner = f"SELECT DISTINCT {_BELOW[level]}.{column} AS value {sql} ORDER BY 1"
         return f"(SELECT {self.dialect.aggregate}(value, '\\') FROM ({inner}) AS found WHERE value <> '')", parameters
@@ -154,16 +152,17 @@ class _Statement:
 
     def _condition(self, wanted: Condition) -> Sql:
         attribute = wanted.attribute
-        if attribute.keyword == "AvailableTransferSyntaxUID":
-            return value_test(self.dialect, "i.transfer_syntax", wanted.test)
-        if attribute.keyword not in _MODALITIES | {"SOPClassesInStudy"} or not attribute.computed:
+        column = kept(attribute, ALIASES[attribute.level]) if attribute.computed else ""
+        if attribute.keyword == TRANSFER_SYNTAX:
+            return value_test(self.dialect, column, wanted.test)
+        if not is_list(attribute):
             return condition(self.dialect, ALIASES[attribute.level], wanted)
-        level, column = _listed(attribute)
-        if self._hides_series():
-            sql, parameters = self._below(Level.STUDY, level)
-            test, values = value_test(self.dialect, f"{_BELOW[level]}.{column}", wanted.test)
-            return _is_there(f"{sql} AND {test}"), parameters + values
-        return value_test(self.dialect, _list_column(attribute), wanted.test, multiple=True)
+        if not self._hides_series():
+            return value_test(self.dialect, column, wanted.test, multiple=True)
+        level, single = listed(attribute)
+        sql, parameters = self._below(Level.STUDY, level)
+        test, values = value_test(self.dialect, f"{_BELOW[level]}.{single}", wanted.test)
+        return _is_there(f"{sql} AND {test}"), parameters + values
 
     def _hides_series(self) -> bool:
         """Whether a study may have parts that are not to be seen: what is kept of all of them is then too much."""
@@ -227,7 +226,7 @@ class _Statement:
         levels = [each.attribute.level for each in self.query.conditions]
         levels += [each.attribute.level for each in self.query.returns if each.attribute and self.down_to is None]
         if self.visible is not None:
-            levels.append(_highest_level(self.visible))
+            levels.append(highest_level(self.visible))
         if self.down_to is not None:
             levels.append(Level.STUDY)
         return min([self.level, *levels])
@@ -236,7 +235,9 @@ class _Statement:
         """The modality, where nothing better leads: studies by modality and date have a table of their own."""
         if self.level is not Level.STUDY or any(_leads(each.attribute) for each in self.query.conditions):
             return None
-        alone = (each for each in self.query.conditions if _is_list(each.attribute) and isinstance(each.test, OneOf))
+        alone = (
+            each for each in self.query.conditions if _is_modality(each.attribute) and isinstance(each.test, OneOf)
+        )
         return next((each for each in alone if isinstance(each.test, OneOf) and len(each.test.values) == 1), None)
 
     def _driver(self) -> Sql | None:
@@ -257,8 +258,8 @@ def _leads(attribute: Attribute) -> bool:
     return attribute.indexed and attribute.keyword not in ("StudyDate", "StudyTime")
 
 
-def _is_list(attribute: Attribute) -> bool:
-    return attribute.computed and attribute.keyword in _MODALITIES
+def _is_modality(attribute: Attribute) -> bool:
+    return attribute.computed and attribute.keyword in MODALITIES
 
 
 def _days(moment: Moment) -> Between:
@@ -268,100 +269,3 @@ def _days(moment: Moment) -> Between:
 def _is_there(tables: str) -> str:
     """EXISTS in a form that is looked up for each row and never joined, so that the first answers come at once."""
     return f"COALESCE((SELECT 1 {tables} LIMIT 1), 0) = 1"
-
-
-_COUNTED = {"Studies": Level.STUDY, "Series": Level.SERIES, "Instances": Level.IMAGE}
-
-_KEPT = {
-    "NumberOfPatientRelatedStudies": "p.number_of_studies",
-    "NumberOfPatientRelatedSeries": "(SELECT SUM(number_of_series) FROM study WHERE patient = p.id)",
-    "NumberOfPatientRelatedInstances": "(SELECT SUM(number_of_instances) FROM study WHERE patient = p.id)",
-    "NumberOfStudyRelatedSeries": "s.number_of_series",
-    "NumberOfStudyRelatedInstances": "s.number_of_instances",
-    "NumberOfSeriesRelatedInstances": "e.number_of_instances",
-}
-
-
-def _kept_count(attribute: Attribute) -> str:
-    return _KEPT[attribute.keyword]
-
-
-def _list_column(attribute: Attribute) -> str:
-    return "s.modalities_in_study" if attribute.keyword in _MODALITIES else "s.sop_classes_in_study"
-
-
-def _listed(attribute: Attribute) -> tuple[Level, str]:
-    """Where the values of a computed list stand."""
-    return (Level.SERIES, "modality") if attribute.keyword in _MODALITIES else (Level.IMAGE, "sop_class_uid")
-
-
-def _highest_level(expression: Expression) -> Level:
-    if isinstance(expression, Compare):
-        return expression.attribute.level
-    parts = (expression.part,) if isinstance(expression, Not) else expression.parts
-    return min(_highest_level(part) for part in parts)
-
-
-# -- filter expressions -------------------------------------------------------------------------
-
-
-def expression_sql(dialect: Dialect, expression: Expression, aliases: dict[Level, str]) -> Sql:
-    """A filter expression as a condition that is true or false, never NULL."""
-    match expression:
-        case And(parts):
-            sql, values = all_of([expression_sql(dialect, part, aliases) for part in parts])
-            return f"({sql})", values
-        case Or(parts):
-            return any_of([expression_sql(dialect, part, aliases) for part in parts])
-        case Not(part):
-            sql, values = expression_sql(dialect, part, aliases)
-            return f"NOT ({sql})", values
-        case Compare():
-            return _compare(dialect, expression, aliases)
-
-
-def _compare(dialect: Dialect, wanted: Compare, aliases: dict[Level, str]) -> Sql:
-    attribute, values = wanted.attribute, wanted.values
-    alias = aliases[attribute.level]
-    if wanted.operator in ("<", "<=", ">", ">="):
-        return _ordered(dialect, wanted, f"{alias}.{attribute.column}")
-    if attribute.vr == "PN":
-        names = [NameIs((fold_group(value),)) for value in values]
-        return any_of([_certain(condition(dialect, alias, Condition(attribute, name))) for name in names])
-    column = f"COALESCE({_expression_column(attribute, alias)}, '')"
-    if wanted.operator == "like":
-        pattern = squeezed(values[0])
-        test = Wild(pattern) if is_wild(pattern) else OneOf((pattern,))
-        return value_test(dialect, column, test, multiple=attribute.multiple)
-    known = tuple(canonical_number(attribute.vr, value) for value in values)
-    return value_test(dialect, column, OneOf(tuple(dict.fromkeys(values + known))), multiple=attribute.multiple)
-
-
-def _certain(test: Sql) -> Sql:
-    return f"COALESCE(({test[0]}), {_FALSE})", test[1]
-
-
-_FALSE = "1 = 0"
-
-
-def _expression_column(attribute: Attribute, alias: str) -> str:
-    if not attribute.computed:
-        return f"{alias}.{attribute.column}"
-    if attribute.vr == "IS":
-        return f"CAST({_KEPT[attribute.keyword].replace('p.', alias + '.').replace('s.', alias + '.')} AS TEXT)"
-    if attribute.keyword == "AvailableTransferSyntaxUID":
-        return f"{alias}.transfer_syntax"
-    return _list_column(attribute).replace("s.", f"{alias}.")
-
-
-def _ordered(dialect: Dialect, wanted: Compare, column: str) -> Sql:
-    """Numbers compare as numbers, all else as text, which is right for dates and times."""
-    attribute, value = wanted.attribute, wanted.values[0]
-    text = _expression_column(attribute, column.partition(".")[0])
-    if attribute.vr not in ("IS", "DS", "US"):
-        return f"(COALESCE({text}, '') <> '' AND {text} {wanted.operator} ?)", [value]
-    number = dialect.number.format(column=text)
-    try:
-        return f"COALESCE({number} {wanted.operator} ?, {_FALSE})", [float(value)]
-    except ValueError:
-        return _FALSE, []

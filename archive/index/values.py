@@ -85,7 +85,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An object that was refused but kept: ``path`` is where its bytes went, ``new`` all that is needed to release it."""
+    """An object that was refused but kept: ``path`` is where its bytes went, ``new`` is what its release needs."""
 
     id: int
     path: str

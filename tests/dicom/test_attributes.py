@@ -42,7 +42,8 @@ def test_columns_are_unique_within_a_level() -> None:
 @pytest.mark.parametrize(
     ("keyword", "column"),
     [
-        ("PatientID", "patient_id"), ("StudyInstanceUID", "study_instance_uid"), ("OtherPatientIDs", "other_patient_ids"),
+        ("PatientID", "patient_id"), ("StudyInstanceUID", "study_instance_uid"),
+        ("OtherPatientIDs", "other_patient_ids"),
         ("SOPClassesInStudy", "sop_classes_in_study"), ("IssuerOfPatientID", "issuer_of_patient_id"),
         ("TimezoneOffsetFromUTC", "timezone_offset_from_utc"),
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 
 from archive.dicom.header import Header
 from archive.index import Index, NewTask, Outcome, State, open_index
 from tests.index.made import CT, PR, arrival, found, tag
+
+Results = list[Outcome]
 
 
 def outcomes(index: Index, *new: object, **options: bool) -> list[Outcome]:
@@ -210,10 +213,10 @@ def test_an_old_style_date_matches_and_is_returned_as_it_came(index: Index) -> N
 def test_sixteen_first_images_of_one_new_patient_make_one_patient(index_url: str, index: Index) -> None:
     other = open_index(index_url)
     for turn in range(5):
-        barrier = threading.Barrier(16)
-        results: list[Outcome] = []
+        barrier = Barrier(16)
+        results: Results = []
 
-        def send(number: int, turn: int = turn, results: list[Outcome] = results) -> None:
+        def send(number: int, turn: int = turn, results: Results = results, barrier: Barrier = barrier) -> None:
             patient, study = f"N{turn}", f"5.{turn}.{number % 4}"
             new = arrival(study, f"{study}.{number % 8}", PatientID=patient)
             barrier.wait()
@@ -234,10 +237,12 @@ def test_sixteen_first_images_of_one_new_patient_make_one_patient(index_url: str
 def test_two_senders_race_one_study_under_two_patients_and_one_wins(index_url: str, index: Index) -> None:
     other = open_index(index_url)
     for turn in range(8):
-        barrier = threading.Barrier(2)
-        results: list[Outcome] = []
+        barrier = Barrier(2)
+        results: Results = []
 
-        def send(patient: str, through: Index, turn: int = turn, results: list[Outcome] = results) -> None:
+        def send(
+            patient: str, through: Index, turn: int = turn, results: Results = results, barrier: Barrier = barrier
+        ) -> None:
             barrier.wait()
             results.extend(
                 outcomes(through, arrival(f"6.{turn}", f"6.{turn}.{patient}", PatientID=patient + str(turn)))

@@ -42,7 +42,7 @@ def version(session: Session) -> int:
 
 
 def _step(session: Session, migrations: tuple[Statements, ...]) -> bool:
-    """The next migration, if there is one left. Looks again inside the transaction: another process may have been here."""
+    """The next migration, if one is left. Looks again inside the transaction: another process may have been here."""
     done = version(session)
     if done > len(migrations):
         raise ConfigurationError(

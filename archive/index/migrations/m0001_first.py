@@ -59,7 +59,8 @@ TABLES = (
         "study",
         "study_instance_uid {text} NOT NULL UNIQUE, patient {int} NOT NULL REFERENCES patient (id),"
         " number_of_series {int} NOT NULL, number_of_instances {int} NOT NULL, total_size {int} NOT NULL,"
-        " modalities_in_study {text} NOT NULL, sop_classes_in_study {text} NOT NULL, created {real} NOT NULL, updated {real} NOT NULL",
+        " modalities_in_study {text} NOT NULL, sop_classes_in_study {text} NOT NULL, created {real} NOT NULL,"
+        " updated {real} NOT NULL",
         _STUDY,
         "{counters}",
     ),
