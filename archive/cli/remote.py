@@ -17,7 +17,7 @@ from archive.dicom.identifier import Identifier, decode_identifier
 from archive.dicom.matching import read_query, read_retrieval
 from archive.dicom.query import Query, Root
 from archive.dicom.uids import EXPLICIT_LITTLE
-from archive.dimse import contexts, scu, statuses
+from archive.dimse import scu, statuses
 from archive.dimse.destinations import Destination
 from archive.dimse.question import question_in
 from archive.dimse.store import StoreObject
@@ -147,10 +147,7 @@ def retrieve(options: argparse.Namespace) -> int:
     with _bar() as told:
         if options.get:
             with Archive(config) as archive:
-                storage = contexts.proposals_for_get()
-                done = scu.get(
-                    peer, root, level, keys(options), store=StoreObject(archive.store), storage=storage, told=told
-                )
+                done = scu.get(peer, root, level, keys(options), store=StoreObject(archive.store), told=told)
         else:
             done = scu.move(peer, config.ae.title, root, level, keys(options), told=told)
     counts = done.progress
