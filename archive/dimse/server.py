@@ -99,8 +99,8 @@ class Server:
         if message.sink is not None:
             message.sink.discard()
         respond(session.association, message, done)
-        log = LOG.warning if _is_failure(done.answer.status) else LOG.info
-        log(
+        LOG.log(
+            _level(message.command, done.answer.status),
             "%s %s: %s, %s, %d ms",
             session.caller.aet,
             name,
@@ -147,6 +147,13 @@ def _delivered(message: Message, sink: SinkFor) -> Message:
         return message
     target.write(memoryview(message.data))
     return message._replace(data=None, sink=target)
+
+
+def _level(command: Command, status: int) -> int:
+    """Failures stand out; objects that were stored are counted by the line that ends their association."""
+    if _is_failure(status):
+        return logging.WARNING
+    return logging.DEBUG if command.field == Field.C_STORE_RQ else logging.INFO
 
 
 def _is_failure(status: int) -> bool:
