@@ -241,7 +241,7 @@ def contexts(*numbers: int) -> bytes:
     return b"".join(raw.context_rq(number, VERIFICATION, [IMPLICIT]) for number in numbers)
 
 
-ABORTED = {("aborted", 2, reason) for reason in (4, 5, 6)}
+ABORTED: set[tuple[object, ...]] = {("aborted", 2, reason) for reason in (4, 5, 6)}
 BAD_REQUESTS: dict[str, tuple[bytes, set[tuple[object, ...]]]] = {
     "wrong application context": (Request(application="1.2.3.4").pdu(), {("rejected", 1, 1, 2)}),
     "protocol version 2": (Request(version=2).pdu(), {("rejected", 1, 2, 2)}),

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from archive.dimse import associate, reasons, wire
+from archive.dimse import items, reasons, wire
 from tests.faults import raw
 from tests.faults.daemon import Daemon
 from tests.faults.fuzz import STRATEGIES, cases, seeds
@@ -28,7 +28,7 @@ def test_n37_spoiled_requests_are_read_or_refused() -> None:
             continue
         before = time.monotonic()
         with contextlib.suppress(reasons.ProtocolError):
-            read = associate.read_request(data[6:])
+            read = items.read_request(data[6:])
             assert read.contexts is not None, what
         slowest = max(slowest, time.monotonic() - before)
     assert slowest < SLOWEST
