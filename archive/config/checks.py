@@ -83,10 +83,6 @@ def client_certificates(config: Config, reading: Reading) -> Iterator[Complaint]
 def peers(config: Config, reading: Reading) -> Iterator[Complaint]:
     for name, peer in config.peers.items():
         key = join("peers", name)
-        if {"commit_same_association", "commit_new_association"} <= set(peer.quirks):
-            yield reading.about(
-                f"{key}.quirks", "commit_same_association contradicts commit_new_association", "keep one"
-            )
         if "no_async" in peer.quirks and peer.async_window != 1:
             yield reading.about(f"{key}.async_window", "contradicts the quirk no_async", "leave one of the two out")
         if peer.tls and bool(peer.tls.cert) != bool(peer.tls.key):

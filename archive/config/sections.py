@@ -257,7 +257,6 @@ class QuerySettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     level: str = option(one_of(words.LEVELS), "info", "how much is logged")
-    phi: bool = option(SWITCH, "off", "whether debug lines may hold identifiers of patients")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

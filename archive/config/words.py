@@ -6,11 +6,11 @@ VERBS = {
     "echo": "C-ECHO",
     "store": "C-STORE",
     "find": "C-FIND on patients, studies, series and instances",
-    "worklist": "C-FIND on the modality worklist",
+    "worklist": "C-FIND on the modality worklist (accepted here, not served yet)",
     "get": "C-GET",
     "move": "C-MOVE",
-    "commit": "storage commitment",
-    "mpps": "modality performed procedure step",
+    "commit": "storage commitment (accepted here, not served yet)",
+    "mpps": "modality performed procedure step (accepted here, not served yet)",
 }
 PROFILES = {
     "bcp195": "TLS 1.2 and 1.3 with AEAD ciphers (PS3.15 B.9)",
@@ -32,10 +32,6 @@ QUIRKS = {
     "no_warning_status": "takes a warning status for a failure: gets success where the outcome allows it",
     "no_role_selection": "drops the connection at a role selection item: none is sent",
     "single_context": "understands one transfer syntax per presentation context only",
-    "abort_instead_of_release_ok": "ends with A-ABORT in place of a release: not logged as an error",
-    "commit_same_association": "expects the commitment report on the association of its request",
-    "commit_new_association": "expects the commitment report on a new association",
-    "commit_implicit_only": "understands commitment reports in Implicit VR Little Endian only",
 }
 ACCEPT_SYNTAXES = {
     "first-proposed": "the first transfer syntax of the caller's list that the archive knows",

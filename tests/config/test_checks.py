@@ -34,10 +34,6 @@ MakePair = Callable[..., tuple[Path, Path]]
         ("listeners: [{port: 1, host: '::'}, {port: 1, host: 10.0.0.1}]", ":::1 is listened on already"),
         ("limits: {max_associations: 10, reserved_for_peers: 10}", "10 of 10 leave none for others; a number below"),
         (
-            "peers: {A: {host: 10.0.0.1, quirks: [commit_new_association, commit_same_association]}}",
-            "commit_same_association contradicts commit_new_association",
-        ),
-        (
             "peers: {A: {host: 10.0.0.1, quirks: no_async, async_window: 8}}",
             "async_window = 8: contradicts the quirk no_async",
         ),
@@ -55,7 +51,7 @@ def test_a_contradiction_is_named(complaints: Complained, text: str, said: str) 
         "listeners: [{port: 0}, {port: 0}]",
         "listeners: [{port: 1, host: 127.0.0.1}, {port: 1, host: 127.0.0.2}]",
         "listeners: [{port: 1, host: 0.0.0.0}, {port: 1, host: '::1'}]",
-        "peers: {A: {host: 10.0.0.1, quirks: commit_new_association}}",
+        "peers: {A: {host: 10.0.0.1, quirks: no_async}}",
         "limits: {max_associations: 0}",
     ],
 )
