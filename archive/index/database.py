@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -25,6 +25,7 @@ T = TypeVar("T")
 C = TypeVar("C")
 Parameters = Sequence[Any]
 Row = tuple[Any, ...]
+Rows = Generator[Row, None, None]
 
 PATIENCE = 5.0  # seconds until a caller hears that the index is unavailable
 
@@ -66,7 +67,7 @@ class Database(Protocol):
 
     def read(self, work: Callable[[Session], T]) -> T: ...
 
-    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+    def stream(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Rows as they are taken; closing the iterator frees connection and cursor."""
         ...
 

@@ -6,7 +6,7 @@ everything it returns is a plain value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +15,7 @@ from archive.dicom.expression import Expression, parse_expression
 from archive.dicom.query import Query
 from archive.errors import ConfigurationError
 from archive.index import callers, meta, quarantine, removal, search, studies, tasks
-from archive.index.database import PATIENCE, Database
+from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
 from archive.index.postgresql import PostgresqlDatabase
@@ -115,14 +115,14 @@ class Index:
 
     # -- searching ------------------------------------------------------------------------------
 
-    def find(self, query: Query, *, limit: int | None = None, visible: Visible = None) -> Iterator[tuple[Any, ...]]:
+    def find(self, query: Query, *, limit: int | None = None, visible: Visible = None) -> Rows:
         """Values in the order of ``query.returns``, streamed; closing the iterator frees what it holds.
 
         ``visible`` is what the asker may see: nothing else is matched, returned or counted.
         """
         return search.find(self.database, query, limit=limit, visible=_expression(visible))
 
-    def instances(self, query: Query, *, visible: Visible = None) -> Iterator[StoredInstance]:
+    def instances(self, query: Query, *, visible: Visible = None) -> Generator[StoredInstance, None, None]:
         """The instances below everything that matches, streamed."""
         return search.instances(self.database, query, visible=_expression(visible))
 

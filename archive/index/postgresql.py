@@ -19,7 +19,7 @@ from psycopg import errors, waiting
 from psycopg.abc import RV, PQGen
 
 from archive.errors import ConfigurationError, IndexUnavailable
-from archive.index.database import PATIENCE, POSTGRESQL, Parameters, Pool, Row, Session
+from archive.index.database import PATIENCE, POSTGRESQL, Parameters, Pool, Row, Rows, Session
 
 T = TypeVar("T")
 
@@ -215,7 +215,7 @@ class PostgresqlDatabase:
         with _answering(), self._session() as session:
             return work(session)
 
-    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+    def stream(self, sql: str, parameters: Parameters = ()) -> Rows:
         with _answering(), self._session() as session:
             session.later("BEGIN READ ONLY")
             session.later(f"DECLARE answers NO SCROLL CURSOR FOR {sql}", parameters)

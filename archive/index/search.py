@@ -7,7 +7,8 @@ subquery; what may not be seen is not matched, not returned and not counted; sta
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from archive.dicom.query import Between, Condition, Moment, OneOf, Query, Return
 from archive.index.columns import TABLES
 from archive.index.computed import MODALITIES, TRANSFER_SYNTAX, counted, is_list, kept, listed
 from archive.index.conditions import Sql, all_of, condition, value_test
-from archive.index.database import Database, Dialect, Row
+from archive.index.database import Database, Dialect, Row, Rows
 from archive.index.instances import STORED_COLUMNS, stored_instance
 from archive.index.values import StoredInstance
 from archive.index.visibility import expression_sql
@@ -30,7 +31,7 @@ _PARENT = {Level.STUDY: "patient", Level.SERIES: "study", Level.IMAGE: "series"}
 _VERBATIM_VRS = frozenset({"DA", "TM", "DT"})
 
 
-def find(database: Database, query: Query, *, limit: int | None, visible: Expression | None) -> Iterator[Row]:
+def find(database: Database, query: Query, *, limit: int | None, visible: Expression | None) -> Rows:
     """Values in the order of the query's returns."""
     statement = _Statement(database.dialect, query, visible)
     plan = [statement.value(each) for each in query.returns]
@@ -46,10 +47,11 @@ def find(database: Database, query: Query, *, limit: int | None, visible: Expres
     return _spoken(rows, len(plan), levels, texts) if texts else rows
 
 
-def instances(database: Database, query: Query, *, visible: Expression | None) -> Iterator[StoredInstance]:
+def instances(database: Database, query: Query, *, visible: Expression | None) -> Generator[StoredInstance, None, None]:
     statement = _Statement(database.dialect, query, visible, down_to=Level.IMAGE)
     sql, parameters = statement.select([(STORED_COLUMNS, [])], None)
-    return map(stored_instance, database.stream(sql, parameters))
+    with closing(database.stream(sql, parameters)) as rows:
+        yield from map(stored_instance, rows)
 
 
 def count(database: Database, query: Query, *, visible: Expression | None) -> int:
@@ -59,20 +61,19 @@ def count(database: Database, query: Query, *, visible: Expression | None) -> in
     return int(row[0]) if row else 0
 
 
-def _spoken(
-    rows: Iterator[Row], width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute]]
-) -> Iterator[Row]:
+def _spoken(rows: Rows, width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute]]) -> Rows:
     """Rows with the text as it came where the column holds something comparable, or nothing."""
-    for row in rows:
-        said = row[width:]
-        if not any(said):
-            yield row[:width]
-            continue
-        words = {level: json.loads(text) if text else {} for level, text in zip(levels, said, strict=True)}
-        values = list(row[:width])
-        for number, attribute in texts:
-            values[number] = words[attribute.level].get(attribute.column, values[number])
-        yield tuple(values)
+    with closing(rows):
+        for row in rows:
+            yield _as_said(row, width, levels, texts) if any(row[width:]) else row[:width]
+
+
+def _as_said(row: Row, width: int, levels: Sequence[Level], texts: Sequence[tuple[int, Attribute]]) -> Row:
+    said = {level: json.loads(text) if text else {} for level, text in zip(levels, row[width:], strict=True)}
+    values = list(row[:width])
+    for number, attribute in texts:
+        values[number] = said[attribute.level].get(attribute.column, values[number])
+    return tuple(values)
 
 
 @dataclass(slots=True)

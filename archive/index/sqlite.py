@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import peewee
 
 from archive.errors import ConfigurationError, IndexUnavailable
-from archive.index.database import PATIENCE, SQLITE, Parameters, Pool, Row, Session
+from archive.index.database import PATIENCE, SQLITE, Parameters, Pool, Row, Rows, Session
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class SqliteDatabase:
             session.limit()
             return work(session)
 
-    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+    def stream(self, sql: str, parameters: Parameters = ()) -> Rows:
         with self._readers.using((sqlite3.DatabaseError, IndexUnavailable)) as session, _answering():
             session.limit()
             cursor = session.connection.execute(sql, parameters)
