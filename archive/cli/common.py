@@ -20,7 +20,9 @@ def command(
     """A sub-parser with the options that every command has."""
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     made.set_defaults(run=run)
-    made.add_argument("--config", metavar="FILE", help="configuration file (else $ARCHIVE_CONFIG, ./config, /etc/archive)")
+    made.add_argument(
+        "--config", metavar="FILE", help="configuration file (else $ARCHIVE_CONFIG, ./config, /etc/archive)"
+    )
     made.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override one value, e.g. listeners.0.port=104"
     )

@@ -16,7 +16,9 @@ from archive.services.store import Origin
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "import", run, "store every DICOM file below some folders; goes on where it was interrupted")
+    made = command(
+        commands, "import", run, "store every DICOM file below some folders; goes on where it was interrupted"
+    )
     made.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder or a file")
     made.add_argument("--quiet", action="store_true", help="do not name the files that were refused")
 
@@ -30,9 +32,7 @@ def run(options: argparse.Namespace) -> int:
     counts: collections.Counter[str] = collections.Counter()
     refused: list[Imported] = []
     with Archive(config) as archive:
-        work = Import(
-            archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports"
-        )
+        work = Import(archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports")
         for imported in tqdm(work.run(files := work.files()), total=len(files), unit="file", disable=None):
             counts[_word(imported)] += 1
             if imported.outcome is None:

@@ -21,7 +21,15 @@ STUDIES = {
     "instances": "instances",
     "study_uid": "study",
 }
-TASKS = {"id": "id", "kind": "kind", "lane": "lane", "state": "state", "attempts": "tries", "due": "due", "reason": "reason"}
+TASKS = {
+    "id": "id",
+    "kind": "kind",
+    "lane": "lane",
+    "state": "state",
+    "attempts": "tries",
+    "due": "due",
+    "reason": "reason",
+}
 ASIDE = {"id": "id", "source": "from", "sop_instance_uid": "instance", "reason": "reason", "path": "file"}
 
 

@@ -14,7 +14,14 @@ from archive.errors import ConfigurationError
 from archive.index import open_index
 
 PEERS = {"aet": "AE title", "host": "host", "port": "port", "tls": "tls", "allow": "may"}
-STRANGERS = {"aet": "AE title", "address": "address", "called": "called", "times": "tries", "last": "last", "reason": "reason"}
+STRANGERS = {
+    "aet": "AE title",
+    "address": "address",
+    "called": "called",
+    "times": "tries",
+    "last": "last",
+    "reason": "reason",
+}
 USUAL = "echo,store"
 
 
@@ -36,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
         return 2
     host = options.host or (_address(config, options.aet) if options.action == "promote" else None)
     if not host:
-        warn("peers add needs --host" if options.action == "add" else f"{options.aet} has not called; see archive peers")
+        warn(
+            "peers add needs --host" if options.action == "add" else f"{options.aet} has not called; see archive peers"
+        )
         return 2
     return _add(options, config, host)
 

@@ -15,7 +15,7 @@ from archive.config import Config
 from archive.dicom.attributes import Level
 from archive.dicom.identifier import Identifier, decode_identifier
 from archive.dicom.matching import read_query, read_retrieval
-from archive.dicom.query import Query, Root
+from archive.dicom.query import Root
 from archive.dicom.uids import EXPLICIT_LITTLE
 from archive.dimse import scu, statuses
 from archive.dimse.destinations import Destination
@@ -64,7 +64,12 @@ def _what(made: argparse.ArgumentParser) -> None:
     made.add_argument("--root", choices=ROOTS, default="study", help="information model (study)")
     made.add_argument("--level", choices=LEVELS, default="study", help="query/retrieve level (study)")
     made.add_argument(
-        "-k", "--key", metavar="KEYWORD=VALUE", action="append", default=[], help="a key, e.g. PatientID=123; repeatable"
+        "-k",
+        "--key",
+        metavar="KEYWORD=VALUE",
+        action="append",
+        default=[],
+        help="a key, e.g. PatientID=123; repeatable",
     )
 
 
@@ -151,7 +156,12 @@ def retrieve(options: argparse.Namespace) -> int:
         else:
             done = scu.move(peer, config.ae.title, root, level, keys(options), told=told)
     counts = done.progress
-    said = {"status": done.words, "completed": counts.completed, "failed": counts.failed, "failed_uids": done.failed_uids}
+    said = {
+        "status": done.words,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "failed_uids": done.failed_uids,
+    }
     if options.json:
         show_json(said)
     else:

@@ -16,9 +16,13 @@ LOG = logging.getLogger("archive.serve")
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "serve", serve, "run the archive until SIGTERM; SIGHUP reloads peers and rules", as_json=False)
+    made = command(
+        commands, "serve", serve, "run the archive until SIGTERM; SIGHUP reloads peers and rules", as_json=False
+    )
     made.add_argument(
-        "--insecure", action="store_true", help="listen beyond this machine although neither peers nor TLS are configured"
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine although neither peers nor TLS are configured",
     )
 
 
@@ -65,7 +69,9 @@ def serve(options: argparse.Namespace) -> int:
         LOG.error("the store could not be opened, see above")
         return 1
     census = Census(config.processes, app.rows_of_census(config))
-    children = [(f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)]
+    children = [
+        (f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)
+    ]
     _say_listening(config, sockets)
     status = Supervisor(children, settings.reload).run()
     LOG.info("stopped")

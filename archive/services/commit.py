@@ -79,10 +79,10 @@ class Committer:
         """As many of the waiting as fit into half a journal, in the order they came."""
         room = self._journal.size // 4
         with self._mutex:
-            for count, arrival in enumerate(self._waiting, 1):
-                room -= sum(len(piece) for piece in arrival.pieces)
-                if room <= 0:
-                    break
+            count = 0
+            while count < len(self._waiting) and room > 0:
+                room -= sum(len(piece) for piece in self._waiting[count].pieces)
+                count += 1
             group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
 

@@ -90,9 +90,7 @@ class Import:
         meta = read_file_meta(head)
         if not meta.sop_class_uid or not meta.sop_instance_uid:
             raise NotUnderstood("no SOP class or instance UID")
-        reception = self._store.receive(
-            self._origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax
-        )
+        reception = self._store.receive(self._origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax)
         try:
             file.seek(meta.offset)
             while block := file.read(CHUNK):

@@ -36,8 +36,9 @@ def to_json(new: NewInstance) -> dict[str, Any]:
 
 
 def from_json(meta: dict[str, Any]) -> NewInstance:
+    sop_class, sop_instance, study, series = meta["uids"]
     return NewInstance(
-        header=Header(*meta["uids"], values=dict(meta["values"]), charset=tuple(meta["charset"])),
+        header=Header(sop_class, sop_instance, study, series, dict(meta["values"]), tuple(meta["charset"])),
         location=Location(meta["volume"], meta["path"], meta["offset"], meta["size"]),
         transfer_syntax=meta["transfer_syntax"],
         sha256=bytes.fromhex(meta["sha256"]),

@@ -34,17 +34,13 @@ class Client:
     movescu and getscu 3.6.7 know no TLS; for them `relay` is the port of a `tls_relay`.
     """
 
-    def __init__(
-        self, daemon: Daemon, *, calling: str = "SENDER", tls: Sequence[object] = (), relay: int = 0
-    ) -> None:
+    def __init__(self, daemon: Daemon, *, calling: str = "SENDER", tls: Sequence[object] = (), relay: int = 0) -> None:
         self._port = daemon.tls_port if tls else daemon.port
         self._relay = relay
         self._tls = tls
         self._names = ("-aet", calling, "-aec", "ARCHIVE")
 
-    def call(
-        self, tool: str, *options: object, rest: Sequence[object] = (), good: Sequence[int] = (0,)
-    ) -> str:
+    def call(self, tool: str, *options: object, rest: Sequence[object] = (), good: Sequence[int] = (0,)) -> str:
         """`options` stand before the address, `rest` behind it."""
         relayed = self._relay and tool in ("movescu", "getscu")
         port, tls = (self._relay, ()) if relayed else (self._port, self._tls)
@@ -93,7 +89,12 @@ def _forward(source: socket.socket, target: socket.socket) -> bool:
 
 def query(level: str, **keys: str) -> list[object]:
     """The keys of a Study Root query as DCMTK wants them."""
-    return ["-S", "-k", f"QueryRetrieveLevel={level}", *(part for key in keys.items() for part in ("-k", "=".join(key)))]
+    return [
+        "-S",
+        "-k",
+        f"QueryRetrieveLevel={level}",
+        *(part for key in keys.items() for part in ("-k", "=".join(key))),
+    ]
 
 
 @contextlib.contextmanager

@@ -56,8 +56,6 @@ def _sample(path: Path) -> Sample | str:
             data = pydicom.dcmread(path, stop_before_pixels=True)
         except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
             return f"not a Part-10 file ({type(error).__name__})"
-        except Exception as error:
-            return f"pydicom cannot read it ({type(error).__name__})"
     missing = [name for name in REQUIRED if not is_uid(str(data.get(name, "") or ""))]
     syntax = str(data.file_meta.get("TransferSyntaxUID", "")) if hasattr(data, "file_meta") else ""
     if missing or not syntax:

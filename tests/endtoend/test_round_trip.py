@@ -97,7 +97,10 @@ def test_every_sample_is_found_at_every_level(full: Full) -> None:
     ):
         found = set()
         # One sample of each study and series stands for the others above the level of images.
-        some = {getattr(sample, {"STUDY": "study", "SERIES": "study"}.get(level, "series")): sample for sample in full.stored}
+        some = {
+            getattr(sample, {"STUDY": "study", "SERIES": "study"}.get(level, "series")): sample
+            for sample in full.stored
+        }
         for sample in some.values():
             above = {"StudyInstanceUID": sample.study, "SeriesInstanceUID": sample.series}
             keys = {name: uid for name, uid in above.items() if level == "IMAGE" or name == "StudyInstanceUID"}
@@ -115,9 +118,7 @@ def test_every_patient_is_found(full: Full) -> None:
 
 def test_every_sample_comes_back_by_c_move_as_it_was_sent(full: Full) -> None:
     for study in sorted({sample.study for sample in full.stored}):
-        full.client.call(
-            "movescu", "-aem", "RECEIVER", rest=query("STUDY", StudyInstanceUID=study)
-        )
+        full.client.call("movescu", "-aem", "RECEIVER", rest=query("STUDY", StudyInstanceUID=study))
     assert_equal(full.stored, full.moved)
 
 

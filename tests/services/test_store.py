@@ -13,7 +13,15 @@ import pytest
 from pydicom.dataset import Dataset
 
 from archive.dicom.attributes import HEADER_TAGS
-from archive.errors import ClassMismatch, Conflict, IndexUnavailable, InvalidUID, NotUnderstood, OutOfResources, TooLarge
+from archive.errors import (
+    ClassMismatch,
+    Conflict,
+    IndexUnavailable,
+    InvalidUID,
+    NotUnderstood,
+    OutOfResources,
+    TooLarge,
+)
 from archive.index import Index, Outcome, open_index
 from archive.services.commit import Committer
 from archive.services.store import Origin, Rules, Store
@@ -127,7 +135,9 @@ def test_a_study_never_moves_to_another_patient(begin: Callable[..., Site]) -> N
         ({"sop_instance": "1.2.3.4"}, ClassMismatch),
     ],
 )
-def test_command_and_data_set_must_name_the_same_object(site: Site, names: dict[str, str], error: type[Exception]) -> None:
+def test_command_and_data_set_must_name_the_same_object(
+    site: Site, names: dict[str, str], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         site.put(builders.ct(), **names)
     assert site.objects() == []
