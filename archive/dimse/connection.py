@@ -29,6 +29,7 @@ PIECE = 64 * 1024  # bytes that earn a new deadline: a long PDU over a slow line
 IOV_MAX = 1024  # buffers in one sendmsg (sysconf(_SC_IOV_MAX) on Linux)
 TLS_CHUNK = 256 * 1024  # what is handed to the TLS layer at once
 DRAINED = 4 * 1024 * 1024  # bytes thrown away, at most, while waiting for a peer to close
+KEEPALIVE = 60  # seconds of silence before the kernel asks whether the peer is still there
 SLACK = 0.25  # seconds a kernel timeout may be off before it is set anew
 _TIMEVAL = struct.Struct("@ll")
 
@@ -70,6 +71,7 @@ class Connection:
     def _prepare(self) -> None:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE)
         self._sock.settimeout(self.timeouts.send if self.tls else None)
         if not self.tls:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self.timeouts.send))

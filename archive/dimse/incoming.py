@@ -87,7 +87,9 @@ class Incoming:
         try:
             self._serve()
         except Ended as ending:
-            log.info("connection %s: %s", self.name, ending.words)
+            # Who connects and closes is a probe: load balancers do so every second.
+            said = self._connection is None or self._connection.received or isinstance(ending, TimedOut)
+            log.log(logging.INFO if said else logging.DEBUG, "connection %s: %s", self.name, ending.words)
         except OSError as error:
             log.info("connection %s: %s", self.name, error)
         except Exception:

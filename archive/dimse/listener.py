@@ -108,7 +108,7 @@ class Listener:
             return
         address = _plain(peer[0])
         if not (serving.policy.admit(address) and self._limits.admit(address)):
-            self._complain("connection from %s closed: too many that have not said who they are", address)
+            self._complain("connection from %s closed: too many from there have not said who they are", address)
             sock.close()
             return
         live = Incoming(serving, sock, address, peer[1])
@@ -158,9 +158,9 @@ class Listener:
             live = list(self._live.values())
         for each in live:
             each.stop()
-        if not self._wait_until_empty(deadline - seconds * 0.1):
+        if not self.wait_until_empty(deadline - seconds * 0.1):
             self._cut()
-            self._wait_until_empty(deadline)
+            self.wait_until_empty(deadline)
 
     def _cut(self) -> None:
         with self._lock:
@@ -169,7 +169,8 @@ class Listener:
             log.warning("%s cut off: it did not end in time", each.name)
             each.cut()
 
-    def _wait_until_empty(self, deadline: float) -> bool:
+    def wait_until_empty(self, deadline: float) -> bool:
+        """Wait, until the monotonic clock shows `deadline`, for the last connection to end."""
         with self._none_left:
             return self._none_left.wait_for(lambda: not self._live, max(0.0, deadline - monotonic()))
 

@@ -427,7 +427,7 @@ def test_a_peer_that_does_not_close_after_the_release_is_closed(caplog: pytest.L
         raw.associate()
         raw.release()
         assert raw.sock.recv(1) == b""
-        assert served.listener._wait_until_empty(monotonic() + 5)
+        assert served.listener.wait_until_empty(monotonic() + 5)
         assert served.limits.associations == 0
 
 

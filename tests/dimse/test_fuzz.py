@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from archive.dimse import contexts
+from archive.dimse import contexts, wire
 from archive.dimse.associate import Context
 from archive.dimse.connection import BUFFER
 from archive.dimse.fragments import Fragments
@@ -27,6 +27,10 @@ CONTEXTS = {
     for number, name in ((1, VERIFICATION), (3, CT), (5, MR), (7, FIND))
 }
 TABLE = contexts.table()
+
+
+def acceptance_of(request: bytes) -> bytes:
+    return answer(read_request(request[6:]), Accepted(TABLE), 0).pdu
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.__name__)
@@ -48,7 +52,7 @@ def test_a_spoilt_request_is_answered_rejected_or_aborted(seed: str, strategy: S
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.__name__)
 def test_a_spoilt_acceptance_is_read_or_refused(strategy: Strategy) -> None:
     dice = random.Random(strategy.__name__)
-    good = answer(read_request(REQUESTS["full"][6:]), Accepted(TABLE), 0).pdu
+    good = acceptance_of(REQUESTS["full"])
     for _ in range(ROUNDS * 3):
         with contextlib.suppress(ProtocolError):
             read_accept(strategy(good, dice)[6:])
@@ -104,6 +108,36 @@ def test_unspoilt_conversations_are_understood(seed: str) -> None:
         assert message is not None and message.command.message_id == 1
 
 
+STEPS = (
+    REQUESTS["small"],
+    acceptance_of(REQUESTS["small"]),
+    wire.reject_pdu(1, 1, 1),
+    data_pdu((1, 3, echo())),
+    data_pdu((3, 3, store())),
+    data_pdu((3, 2, b"data")),
+    data_pdu((9, 3, echo())),
+    wire.RELEASE_REQUEST,
+    wire.RELEASE_REPLY,
+    wire.abort_pdu(0, 0),
+    bytes.fromhex("09000000000400000000"),
+    b"",
+)
+
+
+def test_whatever_the_order_of_pdus_the_slot_is_given_back() -> None:
+    dice = random.Random(38)
+    with serving(timeouts=QUICK) as served:
+        for _ in range(150):
+            with contextlib.suppress(OSError), Raw(served.port) as raw:
+                for _ in range(dice.randint(1, 6)):
+                    raw.send(dice.choice(STEPS))
+                    if dice.random() < 0.3:
+                        raw.sock.settimeout(0.005)
+                        raw.sock.recv(1000)
+        assert served.listener.wait_until_empty(time.monotonic() + 10)
+        assert served.limits.associations == 0 and not served.limits._pending
+
+
 def test_a_listener_outlives_spoilt_conversations() -> None:
     dice = random.Random(7)
     seeds = [REQUESTS["small"] + each for each in CONVERSATIONS.values()]
@@ -120,6 +154,6 @@ def test_a_listener_outlives_spoilt_conversations() -> None:
             assert raw.command().status == 0
             assert time.monotonic() - started < 1
             raw.release()
-        assert served.listener._wait_until_empty(time.monotonic() + 10)
+        assert served.listener.wait_until_empty(time.monotonic() + 10)
         assert served.limits.associations == 0 and not served.limits._pending
         assert sum(not each.discarded for each in served.sinks) <= len(served.commands)

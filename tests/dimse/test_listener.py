@@ -50,7 +50,7 @@ def threads_of(listener: Listener) -> int:
 
 
 def wait_until_empty(listener: Listener) -> bool:
-    return listener._wait_until_empty(time.monotonic() + 5)
+    return listener.wait_until_empty(time.monotonic() + 5)
 
 
 # -- peers that mean well ------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def test_a_handshake_that_does_not_come_about_ends_and_hinders_nobody(papers: di
             with contextlib.suppress(ConnectionResetError):
                 while silent.recv(100):
                     pass
-        assert served.listener._wait_until_empty(time.monotonic() + 5)
+        assert served.listener.wait_until_empty(time.monotonic() + 5)
 
 
 def test_a_handshake_that_drips_falls_at_its_deadline(papers: dict[str, Papers]) -> None:
@@ -229,7 +229,7 @@ def test_a_handshake_that_drips_falls_at_its_deadline(papers: dict[str, Papers])
             for byte in bytes.fromhex("1603010200010001fc0303") + bytes(200):
                 sock.send(bytes((byte,)))
                 time.sleep(0.01)
-        assert served.listener._wait_until_empty(time.monotonic() + 5)
+        assert served.listener.wait_until_empty(time.monotonic() + 5)
 
 
 def test_stopping_does_not_wait_for_handshakes_or_idle_associations(papers: dict[str, Papers]) -> None:
