@@ -1,0 +1,320 @@
+"""D01, D02, D06-D13, D20-D23: what was acknowledged is kept, whatever fails, and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import raw
+from tests.faults.checker import check, rows
+from tests.faults.daemon import Daemon, wait_until
+from tests.faults.objects import Instance, instance, keys_of_instance, study
+from tests.faults.raw import CT, STORE_CT, Connection, Ended, p_data, pdv
+from tests.faults.tracing import WRITES, calls, first, injected, strace
+
+Archives = Callable[..., Daemon]
+OUT_OF_RESOURCES = 0xA700
+LARGE = 3_000_000  # goes to the spool; smaller objects may go to the journal
+ONE = {"processes": 1}
+NO_JOURNAL = {"processes": 1, "storage": {"journal": "off"}}
+PATIENT = {"timeouts": {"idle": "30s", "dimse": "30s", "pdu": "30s"}}
+CYCLES = 30
+
+
+def stored(archive: Daemon, one: Instance) -> int:
+    with raw.association(archive.port, patience=40) as sending:
+        return sending.store(CT, one.uid, one.data)
+
+
+# -- the order ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [ONE, NO_JOURNAL], ids=["journal", "no journal"])
+def test_d01_file_then_row_then_answer(own_archive: Archives, tmp_path: Path, changes: dict[str, object]) -> None:
+    archive = own_archive(changes)
+    one = instance(size=LARGE)
+    with raw.association(archive.port) as sending:
+        assert sending.store(CT, (before := instance()).uid, before.data) == 0
+        with strace(archive, tmp_path / "trace", "-e", f"trace={WRITES}") as file:
+            assert sending.store(CT, one.uid, one.data) == 0
+    made = calls(file)
+    written = max(at for at, (name, what) in enumerate(made) if name == "writev" and ".part" in what)
+    synced = first(made, "fdatasync|fsync", r"\.part", written)
+    named = first(made, "rename|renameat|renameat2", r"\.part.*objects/", synced)
+    folder = first(made, "fsync", r"objects/\d+/\w+>", named)
+    row = first(made, "pwrite64", "index.db", folder)
+    answer = first(made, "sendmsg", "socket:", written)
+    assert row < answer
+    promised = first(made, "fdatasync|fsync", r"index\.db|journal/")
+    assert promised < answer
+    check(archive, [one])
+
+
+def test_d01_a_small_object_is_in_the_synced_journal_before_its_answer(own_archive: Archives, tmp_path: Path) -> None:
+    archive = own_archive(ONE)
+    one = instance()
+    with raw.association(archive.port) as sending:
+        assert sending.store(CT, (before := instance()).uid, before.data) == 0
+        with strace(archive, tmp_path / "trace", "-e", f"trace={WRITES}") as file:
+            assert sending.store(CT, one.uid, one.data) == 0
+    made = calls(file)
+    journal = first(made, "writev|pwrite64|pwritev", r"\.journal>")
+    synced = first(made, "fdatasync|fsync", r"\.journal>", journal)
+    placed = first(made, "writev|write", "objects/", synced)
+    row = first(made, "pwrite64", "index.db", placed)
+    assert row < first(made, "sendmsg", "socket:")
+    check(archive, [one])
+
+
+# -- kill -9 ------------------------------------------------------------------------------------------------
+
+
+class Hammer(threading.Thread):
+    """Stores objects of both kinds until the daemon is gone."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.acknowledged: list[Instance] = []
+        self._port, self._random = port, random.Random(seed)
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, Ended), Connection(self._port) as sending:
+            sending.associate()
+            while True:
+                one = instance(size=self._random.choice([500, 20_000, 400_000, 1_500_000]))
+                if sending.store(CT, one.uid, one.data) == 0:
+                    self.acknowledged.append(one)
+
+
+@pytest.mark.parametrize("journal", ["4MB", "off"])
+def test_d02_what_is_acknowledged_survives_kill_9_at_any_moment(own_archive: Archives, journal: str) -> None:
+    """The processes that serve are killed again and again; every fifth time the whole daemon."""
+    archive = own_archive({"storage": {"journal": journal}} | PATIENT)
+    rng = random.Random(2)
+    acknowledged: list[Instance] = []
+    for cycle in range(CYCLES // 2):
+        hammers = [Hammer(archive.port, cycle * 10 + number) for number in range(3)]
+        wait_until(lambda: any(hammer.acknowledged for hammer in hammers), 15)  # noqa: B023
+        time.sleep(rng.uniform(0.005, 0.08))
+        if cycle % 5 == 4:
+            archive.kill()
+        else:
+            for pid in archive.acceptors():
+                os.kill(pid, signal.SIGKILL)
+        for hammer in hammers:
+            hammer.join(20)
+            acknowledged += hammer.acknowledged
+        if cycle % 5 == 4:
+            archive.start()
+        wait_until(lambda: len(archive.acceptors()) == 2 and _answers(archive), 10, "it does not come back")
+    archive.kill()
+    archive.start()
+    check(archive, acknowledged[:: max(1, len(acknowledged) // 40)])
+    known = {row.uid: row.sha256 for row in rows(archive)}
+    assert all(known.get(one.uid) == one.sha256 for one in acknowledged)
+
+
+def _answers(archive: Daemon) -> bool:
+    with contextlib.suppress(OSError, Ended):
+        return archive.echo() == 0
+    return False
+
+
+# -- the disk fails ---------------------------------------------------------------------------------------------
+
+FAILURES = {
+    "D06 sync of the file": ("fdatasync", "EIO"),
+    "D07 sync of the folder": ("fsync", "EIO"),
+    "D08 full while writing": ("writev,pwritev,pwritev2", "ENOSPC"),
+    "D09 quota": ("writev,pwritev,pwritev2", "EDQUOT"),
+    "D11 read-only": ("writev,pwritev,pwritev2,rename,renameat,renameat2", "EROFS"),
+    "rename": ("rename,renameat,renameat2", "EIO"),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+@pytest.mark.parametrize("size", [1000, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("changes", [ONE, NO_JOURNAL], ids=["journal", "no journal"])
+def test_d06_to_d11_a_disk_that_fails_is_a700_and_passes(
+    own_archive: Archives, tmp_path: Path, what: str, size: int, changes: dict[str, object]
+) -> None:
+    archive = own_archive(changes | PATIENT)
+    before, refused, after = instance(), instance(size=size), instance(size=size)
+    with raw.association(archive.port) as sending:
+        assert sending.store(CT, before.uid, before.data) == 0
+        kept = [before]
+        with strace(archive, tmp_path / "trace", *injected(*FAILURES[what])) as file:
+            status = sending.store(CT, refused.uid, refused.data)
+            happened = "INJECTED" in file.read_text()
+            assert status == (OUT_OF_RESOURCES if happened else 0)
+            assert sending.find(keys_of_instance(before)) == (0, [sending.find(keys_of_instance(before))[1][0]])
+        kept += [] if happened else [refused]
+        wait_until(lambda: sending.store(CT, after.uid, after.data) == 0, 5, "it does not recover", pause=0.2)
+        if happened:
+            assert sending.find(keys_of_instance(refused))[1] == []
+            assert sending.store(CT, refused.uid, refused.data) == 0
+    check(archive, [*kept, after, refused])
+    assert archive.stop() == 0
+    check(archive, [*kept, after, refused], alive=False)
+
+
+def test_d10_below_the_reserve_stores_are_refused_and_the_rest_works(own_archive: Archives) -> None:
+    archive = own_archive()
+    one, more = instance(), study(10)
+    assert stored(archive, one) == 0
+    archive.configure({"storage": {"reserve": "1000TB"}})
+    archive.stop()
+    archive.start()
+    with raw.association(archive.port) as sending:
+        assert {sending.store(CT, other.uid, other.data) for other in more} == {OUT_OF_RESOURCES}
+        assert len(sending.find(keys_of_instance(one))[1]) == 1
+    check(archive, [one])
+    archive.configure({"storage": {"reserve": 0}})
+    archive.stop()
+    archive.start()
+    assert stored(archive, more[0]) == 0
+
+
+def test_d12_an_empty_mount_point_is_never_written_to(own_archive: Archives) -> None:
+    archive = own_archive(PATIENT)
+    one, other = instance(), instance(size=LARGE)
+    assert stored(archive, one) == 0
+    archive.files.rename(archive.folder / "elsewhere")
+    archive.files.mkdir()
+    assert stored(archive, other) == OUT_OF_RESOURCES
+    assert stored(archive, instance()) == OUT_OF_RESOURCES
+    assert list(archive.files.iterdir()) == []
+    with contextlib.suppress(Exception):
+        archive.stop()
+    with pytest.raises(AssertionError, match="mounted"):
+        archive.start()
+    assert list(archive.files.iterdir()) == []
+    archive.files.rmdir()
+    (archive.folder / "elsewhere").rename(archive.files)
+    archive.start()
+    check(archive, [one])
+
+
+@pytest.mark.parametrize("seconds", [1.0, 9.0])
+def test_d13_a_locked_database_is_waited_for_or_refused(own_archive: Archives, seconds: float) -> None:
+    archive = own_archive(PATIENT)
+    before, during = instance(), instance()
+    assert stored(archive, before) == 0
+    database = sqlite3.connect(archive.folder / "index.db", isolation_level=None)
+    database.execute("begin exclusive")
+    timer = threading.Timer(seconds, lambda: None)
+    timer.start()
+    results: list[int] = []
+    sender = threading.Thread(target=lambda: results.append(stored(archive, during)))
+    sender.start()
+    timer.join()
+    database.execute("rollback")
+    database.close()
+    sender.join(40)
+    assert results == [0] if seconds < 3 else results in ([0], [OUT_OF_RESOURCES])
+    again = stored(archive, during)
+    assert again == 0
+    check(archive, [before, during])
+
+
+# -- leftovers ------------------------------------------------------------------------------------------------------
+
+
+def half_stores(archive: Daemon, count: int) -> list[Connection]:
+    """Stores that stop in the middle of a large data set."""
+    made = []
+    for _ in range(count):
+        one = instance(size=LARGE)
+        connection = Connection(archive.port).associate()
+        connection.write(STORE_CT, raw.store_rq(CT, one.uid))
+        for cut in list(raw.fragments(one.data, 1 << 14))[:130]:
+            connection.send(p_data(pdv(STORE_CT, *cut)))
+        made.append(connection)
+    wait_until(lambda: len(archive.spool()) >= count, 5, "nothing in the spool")
+    return made
+
+
+def test_d20_half_objects_leave_the_spool_however_they_end(own_archive: Archives) -> None:
+    archive = own_archive()
+    for number, connection in enumerate(half_stores(archive, 12)):
+        if number % 4 == 0:
+            connection.send(raw.abort())
+        elif number % 4 == 1:
+            connection.reset()
+        elif number % 4 == 2:
+            connection.close()
+    wait_until(lambda: not archive.spool(), 8, "part files are still there")
+
+
+def test_d20_half_objects_of_a_killed_process_leave_the_spool(own_archive: Archives) -> None:
+    archive = own_archive(PATIENT)
+    halves = half_stores(archive, 4)
+    for pid in archive.acceptors():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(archive.acceptors()) == 2 and _answers(archive), 10)
+    wait_until(lambda: not archive.spool(), 5, "the successor does not clear the spool")
+    for half in halves:
+        half.close()
+
+
+def test_d20_half_objects_of_a_killed_daemon_leave_the_spool(own_archive: Archives) -> None:
+    archive = own_archive(PATIENT)
+    halves = half_stores(archive, 4)
+    archive.kill()
+    assert archive.spool()
+    archive.start()
+    assert not archive.spool()
+    for half in halves:
+        half.close()
+
+
+# -- the same again ---------------------------------------------------------------------------------------------------
+
+
+def test_d21_the_same_object_twice_is_kept_once(archive: Daemon, acknowledged: list[Instance]) -> None:
+    for one in (instance(), instance(size=LARGE)):
+        assert [stored(archive, one) for _ in range(3)] == [0, 0, 0]
+        acknowledged.append(one)
+
+
+def test_d22_the_same_object_from_eight_senders_at_once_is_kept_once(
+    archive: Daemon, acknowledged: list[Instance]
+) -> None:
+    for one in (instance(), instance(size=LARGE)):
+        results: list[int] = []
+        barrier = threading.Barrier(8)
+
+        def send(one: Instance = one, barrier: threading.Barrier = barrier, results: list[int] = results) -> None:
+            with raw.association(archive.port) as sending:
+                barrier.wait(10)
+                results.append(sending.store(CT, one.uid, one.data))
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert results == [0] * 8
+        acknowledged.append(one)
+
+
+def test_d23_a_lost_answer_is_made_up_for_by_sending_again(archive: Daemon, acknowledged: list[Instance]) -> None:
+    images = study(10)
+    for one in images:
+        with Connection(archive.port) as lost:
+            lost.associate()
+            lost.write(STORE_CT, raw.store_rq(CT, one.uid), one.data)
+            lost.reset()
+    with raw.association(archive.port) as again:
+        assert {again.store(CT, one.uid, one.data) for one in images} == {0}
+    acknowledged += images
