@@ -8,6 +8,7 @@ hostile frames, so that only child processes call this (see ``archive.workers.co
 from __future__ import annotations
 
 import warnings
+import zlib  # noqa: F401  before GDCM, whose libraries would tie libz to a zlib of their own and break it
 from dataclasses import replace
 from typing import Any
 

@@ -68,9 +68,10 @@ class Encoder:
         return replace(said, photometric=photometric, planar=self.planar if said.samples == 3 else 0)
 
 
-def _precision(frame: Frame, said: Description) -> int:
-    """Bits to code: all that are allocated when an overlay or rubbish uses more than Bits Stored."""
-    return said.stored if fits(frame, said) else said.allocated
+def _require_fit(frame: Frame, said: Description) -> None:
+    """Refuse an overlay or rubbish in unused bits: these codecs have one precision, and readers do not mask."""
+    if not fits(frame, said):
+        raise NotTranscodable("Bits outside Bits Stored would be lost")
 
 
 def _write_rle(frame: Frame, said: Description) -> bytes:
@@ -86,8 +87,9 @@ def _write_jpeg_ls(frame: Frame, said: Description) -> bytes:
     """JPEG-LS knows no sign: negative samples go as the unsigned words they are."""
     from jpeg_ls import encode_buffer
 
+    _require_fit(frame, said)
     unsigned = frame.view(f"<u{frame.itemsize}")
-    bits = said.allocated if said.signed and int(frame.min()) < 0 else _precision(frame, said)
+    bits = said.allocated if said.signed and int(frame.min()) < 0 else said.stored
     source = unsigned.astype(np.uint8) if bits <= 8 else unsigned
     interleave = 2 if said.samples == 3 else 0  # by sample: what most receivers expect
     coded = encode_buffer(source.tobytes(), said.rows, said.columns, said.samples, max(bits, 2), 0, interleave)
@@ -97,7 +99,8 @@ def _write_jpeg_ls(frame: Frame, said: Description) -> bytes:
 def _write_jpeg_2000(frame: Frame, said: Description) -> bytes:
     from openjpeg.utils import encode_array
 
-    return encode_array(frame, bits_stored=_precision(frame, said), photometric_interpretation=_j2k_colour(said))
+    _require_fit(frame, said)
+    return encode_array(frame, bits_stored=said.stored, photometric_interpretation=_j2k_colour(said))
 
 
 def _write_lossy_jpeg_2000(frame: Frame, said: Description) -> bytes:
@@ -111,11 +114,6 @@ def _write_lossy_jpeg_2000(frame: Frame, said: Description) -> bytes:
 def _j2k_colour(said: Description) -> int:
     """openjpeg's colour space: only RGB (1) is transformed, grey is 2, YBR 3."""
     return 2 if said.samples == 1 else 1 if said.photometric == "RGB" else 3
-
-
-def _require_fit(frame: Frame, said: Description) -> None:
-    if not fits(frame, said):
-        raise NotTranscodable("Bits outside Bits Stored would be lost")
 
 
 def _write_lossless_jpeg(syntax: str) -> Callable[[Frame, Description], bytes]:

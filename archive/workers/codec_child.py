@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import warnings
+import zlib  # noqa: F401  before GDCM, as in archive.dicom.decoders
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _said(error: OSError) -> ArchiveError:
 
 
 def _failure(error: ArchiveError, last: bool = False) -> dict[str, Any]:
-    detail = str(error).removeprefix(f"{error.comment}: ")
+    detail = str(error).removeprefix(error.comment).removeprefix(": ")
     return {"error": type(error).__name__, "comment": error.comment, "detail": detail, "last": last}
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom.config
+import pydicom.data
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from archive.dicom.part10 import read_file_meta
 from archive.dicom.transcode import transcode
-from archive.dicom.uids import EXPLICIT_LITTLE, transfer_syntax
-from tests.builders import SC, bytes_of, image, read, samples
+from archive.dicom.uids import EXPLICIT_BIG, EXPLICIT_LITTLE
+from tests.builders import SC, Sample, bytes_of, image, read
 
 # Their own bytes contradict their transfer syntax or their length; every reader refuses them.
 BROKEN = {
@@ -26,6 +31,15 @@ BROKEN = {
     "SC_rgb_jpeg.dcm",
     "badVR.dcm",
 }
+
+# A 32 x 40 ramp of 16-bit samples, coded by OpenHTJ2K.
+HTJ2K_RAMP = base64.b85decode(
+    "|4;u>04YEK0000e0000W00000000000000e0000W0000000000009pH0sl|{2mk^A000XAQUDA90ssL31q1{@0smY86Cj9?kdTm&kdTm&kdTmwh="
+    "~7W02crOPjF>!N>E53R%LP^FfKASE;BCwkN^q*00000tN;Q3lfVEf03-e3`~gBV0H6Q~z_zvR0HQPipa2S>+G^AG01$w8Rsg^N6Tko!zzE>ceoJ)"
+    "#Y}we@*#6)QMlpfxxB$Qa6%YUgssQiw^z`y~0J1WfOeT}bWU~H*J%~Vi_8|f6ya2!eD&PPYP5=P>e}a^yDNE@9PRDT^$8j9TaU92S9LI6~|9T)0f"
+    "$!Kt2ftwm9{q$Md-f24?6(2`*#"
+)
+RAMP = np.arange(32 * 40, dtype="<u2").reshape(32, 40)
 
 
 def picture(array: np.ndarray, *, stored: int = 0, signed: bool | None = None, **overrides: Any) -> Dataset:
@@ -90,9 +104,26 @@ def pixels(dataset: Dataset, *, raw: bool = False) -> np.ndarray:
 
 
 @cache
-def with_pixels() -> list[Any]:
-    """pydicom's files that have pixels and are sound, each once."""
+def with_pixels() -> tuple[Sample, ...]:
+    """pydicom's files that have pixels and are sound."""
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    sound = (sample for sample in samples() if sample.name.endswith(".dcm") and sample.name not in BROKEN)
-    found = {sample.name: sample for sample in sound if "Rows" in sample.dataset and "PixelData" in sample.dataset}
-    return [sample for sample in found.values() if transfer_syntax(str(sample.syntax)).name != "Private"]
+    folder = Path(pydicom.data.__file__).parent / "test_files"
+    return tuple(sample for path in sorted(folder.glob("*.dcm")) if (sample := _sample(path)))
+
+
+def _sample(path: Path) -> Sample | None:
+    data = path.read_bytes()
+    if path.name in BROKEN or data[128:132] != b"DICM":
+        return None
+    dataset = pydicom.dcmread(BytesIO(data))
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or "Rows" not in dataset or "PixelData" not in dataset:
+        return None
+    return Sample(path.name, syntax, data[read_file_meta(data).offset :], dataset)
+
+
+def without_word_order(left: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """OW is a row of 16-bit words (PS3.5 6.2, and so DCMTK); pydicom swaps whole 32-bit samples of Big Endian."""
+    if dataset.file_meta.TransferSyntaxUID != EXPLICIT_BIG or dataset.BitsAllocated != 32:
+        return left
+    return (left >> 16 | left << 16).astype("<u4")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from archive.dicom import compressed as ts
-from archive.dicom.uids import EXPLICIT_LITTLE, RLE
+from archive.dicom.uids import DEFLATED, EXPLICIT_LITTLE, RLE
 from archive.errors import Damaged, NotTranscodable, OutOfResources
 from archive.workers.codec import Codec
 from tests.builders import part10, read, write
@@ -96,7 +96,7 @@ def test_eight_threads_at_once_get_their_own_pixels(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{n}.dcm", encoded(picture(a), ts.JPEG_LS), ts.JPEG_LS) for n, a in enumerate(arrays)]
 
     def several(number: int) -> bool:
-        for target in (EXPLICIT_LITTLE, RLE, ts.JPEG_LOSSLESS_SV1, ts.JPEG_2000_LOSSLESS):
+        for target in (EXPLICIT_LITTLE, DEFLATED, RLE, ts.JPEG_LOSSLESS_SV1, ts.JPEG_2000_LOSSLESS):
             with codec.transcode(paths[number], [target]) as result:
                 data = read(result.path.read_bytes(), target)
             if not np.array_equal(pixels(data), arrays[number]):
