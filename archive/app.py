@@ -7,6 +7,7 @@ assignment, so that running associations keep what they began with.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -52,6 +53,7 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 SERVED = frozenset({"echo", "store", "find", "move", "get"})  # services, as dimse/contexts.py names them
+YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
 
@@ -63,6 +65,7 @@ class Archive:
         self.config = config
         self.index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
         self.volume = open_volume(config, self.index, clock)
+        sweep_spool(self.volume)  # a process that was killed is replaced while the others go on
         self.journal = open_journal(config, self.volume)
         self.committer = open_committer(config, self.volume, self.index, self.journal)
         self.committer.recover()
@@ -131,11 +134,15 @@ def recover(config: Config) -> None:
         committer = open_committer(config, volume, index, journal)
         committer.recover()
         committer.close()
+    sweep_spool(volume)
+    volume.close()
+    index.close()
+
+
+def sweep_spool(volume: Volume) -> None:
     removed = sweep(volume.root / "spool")
     if removed:
         log.warning("removed %d unfinished files of dead processes", removed)
-    volume.close()
-    index.close()
 
 
 # -- the daemon -------------------------------------------------------------------------------------
@@ -190,6 +197,10 @@ class Daemon:
         """Serve until SIGTERM or SIGINT; `again` gives the configuration to go on with after a SIGHUP."""
         for listener in self._listeners:
             listener.start(self._door.handle, self._door)
+        # The tables made so far live as long as the process: the garbage collector need not walk them again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG)
         ready()
         while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
             self._reload(again)

@@ -8,8 +8,12 @@ module with ``add(commands)`` and a function that returns the exit status.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+
+# numpy comes with pydicom; the idle threads of its linear algebra would stand in every process, and before a fork.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from archive import __version__
 from archive.cli import check, importing, local, peers, remote, serve, status
