@@ -107,6 +107,7 @@ class Committer:
             self._volume.remove(arrival.path)
         except StorageFailed as error:
             arrival.error = error
+            self._volume.remove(arrival.path)  # its name may be there, only not durably
         return arrival.error is None
 
     def _add(self, placed: list[Arrival], sequence: int) -> None:

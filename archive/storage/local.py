@@ -148,7 +148,10 @@ class Volume:
         with self._lock:
             day = int(self._clock() // DAY)
             if self._batch is None or self._batch.exhausted or self._batch.day != day:
-                self._batch = Batch(self.root, day)
+                try:
+                    self._batch = Batch(self.root, day)
+                except OSError as error:
+                    raise self.failed(error) from error
             return self._batch.next()
 
     def part(self) -> Part:

@@ -6,6 +6,7 @@ can be taken belongs to nobody alive, so `sweep` may remove it at any time.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -20,10 +21,12 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.path = root / secrets.token_hex(8)
-        self.path.mkdir(mode=0o700)
-        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        name = secrets.token_hex(8)
+        self.path, new = root / name, root / f".{name}"  # under a name that is not swept until it is locked
+        new.mkdir(mode=0o700)
+        self._lock = os.open(new / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        new.rename(self.path)
 
     def new_path(self, suffix: str = ".part") -> Path:
         return self.path / (secrets.token_hex(12) + suffix)
@@ -41,9 +44,12 @@ def sweep(root: Path) -> int:
     """Remove what dead processes left below `root`; return how many files that were."""
     removed = 0
     for entry in os.scandir(root) if root.is_dir() else ():
-        if entry.is_dir(follow_symlinks=False) and _abandoned(Path(entry.path)):
-            removed += sum(1 for name in os.listdir(entry.path) if name != LOCK)
-            shutil.rmtree(entry.path, ignore_errors=True)
+        if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
+            if _abandoned(Path(entry.path)):
+                removed += sum(1 for name in os.listdir(entry.path) if name != LOCK)
+                shutil.rmtree(entry.path, ignore_errors=True)
     return removed
 
 

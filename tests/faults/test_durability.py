@@ -168,6 +168,22 @@ def test_d06_to_d11_a_disk_that_fails_is_a700_and_passes(
     check(archive, [*kept, after, refused], alive=False)
 
 
+@pytest.mark.parametrize("size", [1000, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("failure", [("fsync", "EIO"), ("mkdir,mkdirat", "ENOSPC"), ("mkdir,mkdirat", "EROFS")])
+def test_d09_a_disk_that_fails_at_a_new_folder_is_a700_and_passes(
+    own_archive: Archives, tmp_path: Path, failure: tuple[str, str], size: int
+) -> None:
+    """The first object of a process needs a folder."""
+    archive = own_archive(ONE | PATIENT)
+    one = instance(size=size)
+    with raw.association(archive.port) as sending:
+        with strace(archive, tmp_path / "trace", *injected(*failure)) as file:
+            assert sending.store(CT, one.uid, one.data) == OUT_OF_RESOURCES
+            assert "INJECTED" in file.read_text()
+        assert sending.store(CT, one.uid, one.data) == 0
+    check(archive, [one])
+
+
 def test_d10_below_the_reserve_stores_are_refused_and_the_rest_works(own_archive: Archives) -> None:
     archive = own_archive()
     one, more = instance(), study(10)
