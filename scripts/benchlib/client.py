@@ -77,18 +77,23 @@ def command(*elements: tuple[int, str | int]) -> bytes:
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
 
+def value_in(command_set: bytes, element: int) -> bytes:
+    """The value of a command element, found by walking: its bytes could stand anywhere else by chance."""
+    at = 0
+    while at + 8 <= len(command_set):
+        number, length = struct.unpack_from("<HI", command_set, at + 2)
+        if number == element:
+            return command_set[at + 8 : at + 8 + length]
+        at += 8 + length
+    raise Failed(f"no element 0000,{element:04X} in a command")
+
+
 def number_in(command_set: bytes, element: int) -> int:
-    """The 16-bit value of a command element."""
-    at = command_set.find(struct.pack("<HHI", 0, element, 2))
-    if at < 0:
-        raise Failed(f"no element 0000,{element:04X} in a command")
-    return int.from_bytes(command_set[at + 8 : at + 10], "little")
+    return int.from_bytes(value_in(command_set, element), "little")
 
 
 def text_in(command_set: bytes, element: int) -> str:
-    at = command_set.find(struct.pack("<HH", 0, element))
-    length = int.from_bytes(command_set[at + 4 : at + 8], "little")
-    return command_set[at + 8 : at + 8 + length].rstrip(b"\0").decode()
+    return value_in(command_set, element).rstrip(b"\0").decode()
 
 
 def identifier(*elements: tuple[int, int, str]) -> bytes:
