@@ -12,6 +12,7 @@ from benchlib.client import A_ASSOCIATE_AC, VERIFICATION, Association, Failed, O
 OPEN_SECONDS = 30.0
 WATCH_SECONDS = 5.0
 SETTLE_SECONDS = 1.0
+QUIET_SECONDS = 20.0
 ECHOES = 100
 ECHO_TIMEOUT = 10.0
 ECHO_PAUSE = 0.02
@@ -41,7 +42,6 @@ class Crowd:
     def __exit__(self, *_exception: object) -> None:
         for sock in self._sockets:
             sock.close()
-        time.sleep(SETTLE_SECONDS)
 
     def _open(self, count: int, deadline: float) -> int:
         """Ask for so many; how many were accepted in time."""
@@ -67,6 +67,16 @@ def percent_of_core(pid: int) -> float:
     before, start = processes.cpu_seconds(pid), time.monotonic()
     time.sleep(WATCH_SECONDS)
     return 100 * (processes.cpu_seconds(pid) - before) / (time.monotonic() - start)
+
+
+def wait_for_quiet(pid: int) -> None:
+    """Let a server finish with a crowd that has gone, so that the next system does not pay for it."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < deadline:
+        before = processes.cpu_seconds(pid)
+        time.sleep(SETTLE_SECONDS)
+        if processes.cpu_seconds(pid) - before < 0.05 * SETTLE_SECONDS:
+            return
 
 
 def echo_beside(target: Target) -> str:

@@ -84,7 +84,8 @@ def _archive_found() -> str:
     program = Path(sys.executable).parent / "archive"
     if not program.exists():
         return ""
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip().removeprefix("archive ")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.strip().removeprefix("archive ")
 
 
 def _archive(place: Place) -> list[str | Path]:
