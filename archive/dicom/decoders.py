@@ -40,6 +40,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
     RLE: _RLE,
 }
 _YBR = {"YBR_FULL", SUBSAMPLED}
+NOT_THE_CODEC = (MemoryError, KeyboardInterrupt, SystemExit)
 
 
 def decoded(said: Description, syntax: str) -> Description:
@@ -67,9 +68,9 @@ def decode(frame: bytes, syntax: str, said: Description) -> Frame:
     for plugin in DECODERS[syntax]:
         try:
             return _container(_decode(frame, syntax, said, stream, plugin), said)
-        except MemoryError:
+        except NOT_THE_CODEC:
             raise
-        except Exception as error:  # noqa: BLE001  codecs raise whatever they like
+        except BaseException as error:  # noqa: BLE001  codecs raise whatever they like; Rust's panics are no Exceptions
             reasons.append(f"{plugin}: {error}")
     raise NotTranscodable("Pixel data cannot be decoded", "; ".join(reasons))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from archive.dicom import compressed as ts
-from archive.dicom.decoders import decode
+from archive.dicom.decoders import NOT_THE_CODEC, decode
 from archive.dicom.pixels import SUBSAMPLED, Description, Frame, fits
 from archive.dicom.uids import RLE
 from archive.errors import NotTranscodable
@@ -189,9 +189,9 @@ def encode(frame: Frame, syntax: str, said: Description, encoder: Encoder, *, ve
     """One frame encoded; with ``verify`` a lossless one is decoded again and compared."""
     try:
         coded = bytes(encoder.write(frame, said))
-    except (MemoryError, NotTranscodable):
+    except (*NOT_THE_CODEC, NotTranscodable):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise NotTranscodable("Pixel data cannot be encoded", str(error)) from error
     if verify and not encoder.lossy and not np.array_equal(decode(coded, syntax, encoder.coded(said)), frame):
         raise NotTranscodable("Encoder would change the pixels", syntax)

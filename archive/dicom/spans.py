@@ -1,7 +1,7 @@
 """Where the top-level elements of a data set lie, and how some of them are exchanged.
 
 Rules that hold here: values are never decoded; elements that are not exchanged keep their bytes, whatever their VR,
-creator or character set; elements are ordered by tag, new ones go where their tag belongs.
+creator or character set, and their order, even a wrong one; new ones go where their tag belongs.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ class Span(NamedTuple):
 
 def spans(data: Buffer, encoding: Encoding, *, encapsulated: bool = False) -> Iterator[Span]:
     """The top-level elements in their order; NotUnderstood where the data set is broken."""
-    walk, pos, last = Walk(data, encapsulated), 0, -1
+    walk, pos = Walk(data, encapsulated), 0
     while pos < walk.size:
         with understood():
             span = _span(walk, pos, encoding)
         if span.end > walk.size:
             raise NotUnderstood("Data set ends in the middle of an element")
-        if span.tag <= last:
-            raise NotUnderstood("Elements are not in ascending order")
         walk.spend(1)
-        last, pos = span.tag, span.end
+        pos = span.end
         yield span
 
 
@@ -92,10 +90,15 @@ def exchanged(data: bytes, edits: Mapping[int, bytes | None], *, encapsulated: b
     if not edits:
         return data
     groups = {tag >> 16 for tag in edits}
-    new = {tag: made for tag, made in edits.items() if made is not None}
-    parts = {
-        span.tag: data[span.start : span.end]
-        for span in spans(data, EXPLICIT_LE, encapsulated=encapsulated)
-        if span.tag not in edits and (span.tag & 0xFFFF or span.tag >> 16 not in groups)
-    }
-    return b"".join(part for _, part in sorted((parts | new).items()))
+    found = list(spans(data, EXPLICIT_LE, encapsulated=encapsulated))
+    present = {span.tag for span in found}
+    new = sorted((tag, made) for tag, made in edits.items() if made is not None and tag not in present)
+    parts: list[bytes] = []
+    for span in found:
+        while new and new[0][0] < span.tag:
+            parts.append(new.pop(0)[1])
+        if span.tag in edits:
+            parts.append(edits[span.tag] or b"")
+        elif span.tag & 0xFFFF or span.tag >> 16 not in groups:
+            parts.append(data[span.start : span.end])
+    return b"".join((*parts, *(made for _, made in new)))

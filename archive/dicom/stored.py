@@ -86,9 +86,6 @@ def take_apart(data: Buffer, syntax: str) -> Stored:
         if span.tag in PIXEL_TAGS and span.end > span.value:
             start, end, pixels = span.start, span.end, span
             break
-        if span.tag > PIXEL_DATA:
-            start = end = span.start
-            break
     head, tail = _explicit(data[:start], facts.uid), _explicit(data[end:], facts.uid)
     if facts.encapsulated:
         head = native_icons(head, syntax)

@@ -100,7 +100,7 @@ class Codec:
         try:
             reply = self._asked(request)
             if "error" in reply:
-                raise _ERRORS[reply["error"]](reply["comment"], reply["detail"])
+                raise _ERRORS.get(reply["error"], OutOfResources)(reply["comment"], reply["detail"])
             return Transcoded(reply["syntax"], result, 0, reply["size"], reply["uid"])
         except BaseException:
             result.unlink(missing_ok=True)
@@ -141,6 +141,10 @@ class Codec:
             child = None
             log.warning("codec child lost with %s: %s", request["path"], lost)
             raise NotTranscodable(str(lost), request["path"]) from lost
+        except BaseException:
+            self._forget(child)  # an answer nobody has read would be taken for the next one's
+            child = None
+            raise
         finally:
             self._slots.put(child)
 

@@ -104,6 +104,8 @@ def _answered(request: dict[str, Any]) -> dict[str, Any]:
         return _failure(NotTranscodable(error.comment, str(error)))
     except OSError as error:
         return _failure(_said(error))
+    except Exception as error:  # noqa: BLE001  foreign data finds what nobody thought of; this child has seen enough
+        return _failure(NotTranscodable("Data set cannot be transcoded", f"{type(error).__name__}: {error}"), last=True)
 
 
 def _said(error: OSError) -> ArchiveError:

@@ -294,6 +294,13 @@ def test_private_and_broken_elements_go_through_unchanged() -> None:
         assert b"".join(transcode(result, target, [EXPLICIT_LITTLE]).pieces) == data
 
 
+def test_elements_in_the_wrong_order_stay_there() -> None:
+    data = explicit(0x00290010, "LO", b"TOO EARLY ") + bytes_of(picture(smooth(32, 40)))
+    coded = b"".join(transcode(data, EXPLICIT_LITTLE, [ts.JPEG_2000_LOSSLESS]).pieces)
+    assert read(coded, ts.JPEG_2000_LOSSLESS).PhotometricInterpretation == "YBR_RCT"
+    assert b"".join(transcode(coded, ts.JPEG_2000_LOSSLESS, [EXPLICIT_LITTLE]).pieces) == data
+
+
 @pytest.mark.parametrize("stored", NATIVE)
 def test_every_uncompressed_syntax_can_be_compressed(stored: str) -> None:
     array = noise((32, 40), "u2", 12)
