@@ -290,6 +290,8 @@ def large(bench: Bench, server: Running) -> Measured:
 
 
 PER_SECOND, OF_A_CORE, MEGABYTES = "a second", "% of a core", "MB"
+LESS: dict[str, bool] = {"more_is_better": False}
+LONG: dict[str, bool] = {"once": True, "long": True, **LESS}
 WORKLOADS = (
     Workload("store-ct", "store CT, 1 association", PER_SECOND, "tuned", store(data.CT, 400, 1)),
     Workload("store-mr", "store MR, 1 association", PER_SECOND, "tuned", store(data.MR, 800, 1)),
@@ -301,9 +303,9 @@ WORKLOADS = (
     Workload("get", "C-GET of a CT study", PER_SECOND, "tuned", get(400)),
     Workload("move", "C-MOVE of a CT study", PER_SECOND, "tuned", move(400)),
     Workload("find", "C-FIND answers, 2,000 studies", PER_SECOND, "tuned", find),
-    Workload("large", "one 2.1 GB instance, memory over base", MEGABYTES, "tuned", large, True, False, True),
-    Workload("idle-200", "200 idle associations", OF_A_CORE, "tuned", stay_idle(200), more_is_better=False),
-    Workload("idle-1000", "1,000 idle associations", OF_A_CORE, "tuned", stay_idle(1000), True, False, True),
+    Workload("large", "one 2.1 GB instance, memory over base", MEGABYTES, "tuned", large, **LONG),
+    Workload("idle-200", "200 idle associations", OF_A_CORE, "tuned", stay_idle(200), **LESS),
+    Workload("idle-1000", "1,000 idle associations", OF_A_CORE, "tuned", stay_idle(1000), **LONG),
     Workload("store-ct-shipped", "store CT, 1 association", PER_SECOND, "shipped", store(data.CT, 40, 1, "s")),
     Workload("store-mr-shipped", "store MR, 1 association", PER_SECOND, "shipped", store(data.MR, 60, 1, "s")),
     Workload("get-shipped", "C-GET of a CT study", PER_SECOND, "shipped", get(40, "s")),
