@@ -16,7 +16,7 @@ from archive.dicom.compressed import WIDER
 from archive.dicom.decoders import DECODERS, decoded
 from archive.dicom.encoders import ENCODERS, LOSSY_ENCODERS, Encoder
 from archive.dicom.pixels import SUBSAMPLED, Description
-from archive.dicom.uids import RLE, Pixels, TransferSyntax, transfer_syntax
+from archive.dicom.uids import NEWER_NAMES, RLE, Pixels, TransferSyntax, transfer_syntax
 
 LARGEST_NATIVE = 0xFFFFFFFE  # PS3.5 7.1: an even length of 32 bits that is not "undefined"
 _BY_KIND = {
@@ -78,7 +78,7 @@ def _unwritable(read: TransferSyntax, write: TransferSyntax, said: Description |
 
 def _short(facts: TransferSyntax) -> str:
     """A name that leaves room in a comment of 64 characters."""
-    return UID(facts.uid).keyword or facts.uid
+    return facts.name if facts.uid in NEWER_NAMES else UID(facts.uid).keyword or facts.uid
 
 
 def opened(said: Description, stored: str) -> Description:

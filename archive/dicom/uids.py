@@ -89,8 +89,9 @@ _FAMILIES: dict[Pixels, str] = {
     Pixels.REFERENCED: "4.94 4.95 4.204 4.205 7.1 7.2 7.3",
 }
 
-# Syntaxes of the current standard that pydicom's dictionary does not name yet (PS3.6 table A-1).
-_NEWER_NAMES = {
+# Syntaxes of the current standard that pydicom's dictionary does not name yet (PS3.6 table A-1); others may add to that
+# dictionary at run time, so these names come first.
+NEWER_NAMES = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
     "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
     "1.2.840.10008.1.2.4.112": "JPEG XL",
@@ -102,7 +103,7 @@ def _syntax(uid: str, pixels: Pixels) -> TransferSyntax:
     known = UID_dictionary.get(uid)
     return TransferSyntax(
         uid=uid,
-        name=known[0] if known else _NEWER_NAMES.get(uid, "Private"),
+        name=NEWER_NAMES.get(uid) or (known[0] if known else "Private"),
         explicit=uid not in _IMPLICIT,
         big_endian=uid in _BIG_ENDIAN,
         deflated=uid in _DEFLATED,

@@ -419,7 +419,7 @@ REFUSALS = [
     (EXPLICIT_LITTLE, ts.HTJ2K_LOSSLESS, "No encoder for HTJ2KLossless"),
     (EXPLICIT_LITTLE, ts.JPEG_LS_NEAR, "No encoder for JPEGLSNearLossless"),
     (EXPLICIT_LITTLE, ts.JPEG_BASELINE, "Only with loss, which was not asked for"),
-    ("1.2.840.10008.1.2.4.110", EXPLICIT_LITTLE, "No decoder for 1.2.840.10008.1.2.4.110"),
+    ("1.2.840.10008.1.2.4.110", EXPLICIT_LITTLE, "No decoder for JPEG XL Lossless"),
 ]
 
 
