@@ -39,6 +39,7 @@ from archive.dimse.tls import ServerTLS
 from archive.dimse.wire import Field
 from archive.errors import ConfigurationError
 from archive.index import Index, open_index
+from archive.log import set_level
 from archive.services.callers import Callers
 from archive.services.commit import Committer
 from archive.services.find import Find
@@ -53,6 +54,7 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 SERVED = frozenset({"echo", "store", "find", "move", "get"})  # services, as dimse/contexts.py names them
+MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
@@ -168,8 +170,8 @@ def _open_socket(number: int, listener: Listener) -> socket.socket:
 
 
 def rows_of_census(config: Config) -> int:
-    """Associations one process can be asked to count: all of them, or as many as threads make sense."""
-    return config.limits.max_associations or 10_000
+    """Associations one process can be asked to count: all of them, and room for a higher limit after a reload."""
+    return 2 * config.limits.max_associations or MANY_THREADS
 
 
 def destinations(config: Config) -> Destinations:
@@ -184,11 +186,11 @@ class Daemon:
         census.join(number)
         self._archive = Archive(config)
         self._callers = Callers(self._archive.index.note_caller, time.time)
-        self._limits = limits(config, census)
+        self._limits = Limits(census=census)
         self._door = Door()
         self._tls = [server_tls(listener) for listener in config.listeners]
         self._listeners = [
-            DimseListener(sock, tls=tls, limits=self._limits, timeouts=timeouts(config.timeouts))
+            DimseListener(sock, tls=tls, limits=self._limits)
             for sock, tls in zip(sockets, self._tls, strict=True)
         ]
         self._take(config)
@@ -211,6 +213,10 @@ class Daemon:
     def _take(self, config: Config) -> None:
         """Let new associations live by `config`; those that run keep what they began with."""
         archive = self._archive
+        archive.volume.reserve = config.storage.reserve
+        set_limits(self._limits, config)
+        for listener in self._listeners:
+            listener.change(timeouts(config.timeouts))
         access = Access.of(config)
         destinations = Destinations.of(config, access)
         codec = archive.codec
@@ -236,6 +242,7 @@ class Daemon:
                 if tls is not None:
                     tls.reload()
             self._take(config)
+            set_level(config.log.level)
         except ConfigurationError as error:
             log.error("configuration not reloaded: %s", error)
 
@@ -271,16 +278,14 @@ class Door:
         return self._behind[1].negotiate(request, address, tls_names)
 
 
-def limits(config: Config, census: Census) -> Limits:
+def set_limits(limits: Limits, config: Config) -> None:
+    """What new associations are measured by, from now on."""
     section = config.limits
-    return Limits(
-        max_associations=section.max_associations,
-        per_ae=section.per_ae,
-        per_ip=section.per_ip,
-        max_pdu=section.max_pdu,
-        kept_for_known=section.reserved_for_peers,
-        census=census,
-    )
+    limits.max_associations = section.max_associations
+    limits.kept_for_known = section.reserved_for_peers
+    limits.per_ae = section.per_ae
+    limits.per_ip = section.per_ip
+    limits.max_pdu = section.max_pdu
 
 
 def server_tls(listener: Listener) -> ServerTLS | None:

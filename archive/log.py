@@ -47,8 +47,13 @@ def configure(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("archive").setLevel(level.upper())
+    set_level(level)
     # pydicom and pynetdicom quote values of data sets in their messages and warnings.
     for library in ("pydicom", "pynetdicom", "pylibjpeg"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+
+
+def set_level(level: str) -> None:
+    """How much the archive itself says."""
+    logging.getLogger("archive").setLevel(level.upper())

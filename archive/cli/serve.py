@@ -54,6 +54,7 @@ class Settings:
             return False
         for key in needs_restart(old, new):
             LOG.warning("%s has changed, which needs a restart", key)
+        log.set_level(new.log.level)
         _say_warnings(new)
         LOG.info("configuration reloaded, %d peers", len(new.peers))
         return True

@@ -38,11 +38,12 @@ class Census:
 
     def __init__(self, processes: int, rows: int) -> None:
         self._rows = rows
-        self._processes = processes
         size = processes * rows * KEY
         # Two plain columns, so that counting is one bytes.count each.
         self._aets = mmap.mmap(-1, size)
         self._addresses = mmap.mmap(-1, size)
+        self._totals = memoryview(mmap.mmap(-1, processes * KEY)).cast("Q")
+        self._process = 0
         self._lock_file = os.memfd_create("census", os.MFD_CLOEXEC)
         self._lock = threading.Lock()
         self._free: list[int] = []
@@ -52,6 +53,8 @@ class Census:
         first = process * self._rows
         span = slice(first * KEY, (first + self._rows) * KEY)
         self._aets[span] = self._addresses[span] = bytes(self._rows * KEY)
+        self._process = process
+        self._totals[process] = 0
         self._free = list(range(first + self._rows - 1, first - 1, -1))
 
     def enter(self, aet: str, address: str, refuse: Callable[[Counts], R | None]) -> int | R:
@@ -66,15 +69,17 @@ class Census:
                 return refusal
             row = self._free.pop()
             self._write(row, aet_key, address_key)
+            self._totals[self._process] += 1
             return row
 
     def leave(self, row: int) -> None:
         with self._lock:
             self._write(row, FREE, FREE)
             self._free.append(row)
+            self._totals[self._process] -= 1
 
     def total(self) -> int:
-        return self._rows * self._processes - _count(self._aets, FREE)
+        return sum(self._totals)
 
     def _count(self, aet_key: bytes, address_key: bytes) -> Counts:
         return Counts(
@@ -102,15 +107,9 @@ def _key(text: str) -> bytes:
 
 
 def _count(column: mmap.mmap, key: bytes) -> int:
-    """Whole rows that hold `key`; one that matches across two rows does not count."""
-    if key != FREE:
-        found, at = 0, column.find(key)
-        while at >= 0:
-            found += at % KEY == 0
-            at = column.find(key, at + 1)
-        return found
-    cells = memoryview(column).cast("Q")
-    try:
-        return cells.tolist().count(0)
-    finally:
-        cells.release()
+    """Rows that hold `key`; bytes that look like it across two rows do not count."""
+    found, at = 0, column.find(key)
+    while at >= 0:
+        found += at % KEY == 0
+        at = column.find(key, at + 1)
+    return found

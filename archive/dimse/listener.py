@@ -79,6 +79,12 @@ class Listener:
         with self._lock:
             return [live.association for live in self._live.values() if live.association is not None]
 
+    def change(self, timeouts: Timeouts) -> None:
+        """The deadlines of connections from now on."""
+        self._timeouts = timeouts
+        if self._serving is not None:
+            self._serving.timeouts = timeouts
+
     # -- accepting ----------------------------------------------------------------------------
 
     def start(self, handler: Handler, policy: Policy) -> None:
