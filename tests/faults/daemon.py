@@ -93,7 +93,17 @@ class Daemon:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self, patience: float = 30.0) -> Daemon:
-        """Return when it answers a C-ECHO."""
+        """Return when all its processes serve: it has said so, and answers a C-ECHO."""
+        told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        told.bind("")  # the kernel gives an abstract name
+        told.setblocking(False)
+        with told:
+            self._run("@" + told.getsockname()[1:].decode())
+            wait_until(lambda: self._is_ready(told), patience, lambda: f"not ready:\n{self.log()[-3000:]}")
+        assert self.echo() == 0
+        return self
+
+    def _run(self, notify_socket: str) -> None:
         command = [*self._wrapper, sys.executable, "-X", "faulthandler", "-m", "archive", "serve"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -102,20 +112,23 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+                env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NOTIFY_SOCKET": notify_socket},
                 start_new_session=True,
             )
-        wait_until(self._serves, patience, lambda: f"the daemon does not serve:\n{self.log()[-3000:]}")
-        return self
 
-    def _serves(self) -> bool:
+    def _is_ready(self, told: socket.socket) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"the daemon ended with {self._process.returncode}:\n{self.log()[-3000:]}")
-        try:
-            return self.echo() == 0
-        except (OSError, Ended):
-            return False
+        with contextlib.suppress(BlockingIOError):
+            return b"READY=1" in told.recv(1000)
+        return False
+
+    def answers(self, calling: str = "PROBE") -> bool:
+        """Whether a C-ECHO succeeds now."""
+        with contextlib.suppress(OSError, Ended):
+            return self.echo(calling=calling) == 0
+        return False
 
     @property
     def pid(self) -> int:
@@ -180,7 +193,8 @@ class Daemon:
         return found
 
     def acceptors(self) -> list[int]:
-        return _children(self.pid)
+        """The processes that serve; not the dead that are not buried yet."""
+        return [pid for pid in _children(self.pid) if _count(pid, "fd")]
 
     def usage(self) -> Usage:
         pids = self.pids()

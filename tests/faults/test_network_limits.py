@@ -35,12 +35,6 @@ def associations(
         yield let_in
 
 
-def is_let_in(archive: Daemon, calling: str) -> bool:
-    with contextlib.suppress(Ended):
-        return archive.echo(calling=calling) == 0
-    return False
-
-
 def refusal(archive: Daemon, calling: str, source: str = "127.0.0.1") -> tuple[object, ...]:
     with Connection(archive.port, source=source) as one_more:
         one_more.send(Request(calling=calling, contexts=ONLY_ECHO).pdu())
@@ -57,7 +51,7 @@ def test_n07_one_ae_title_takes_no_more_than_its_share(own_archive: Archives) ->
         assert refusal(archive, "SENDER") == LIMIT_EXCEEDED
         assert archive.echo(calling="OTHER") == 0
         let_in[0].release()
-        wait_until(lambda: is_let_in(archive, "SENDER"), 3)
+        wait_until(lambda: archive.answers("SENDER"), 3)
     check(archive)
 
 
@@ -76,7 +70,7 @@ def test_n07_strangers_leave_room_for_peers(own_archive: Archives) -> None:
         with associations(archive, 20) as peers:
             assert len(peers) == 4
             assert refusal(archive, "SENDER")[:3] == ("rejected", 2, 3)
-    wait_until(lambda: is_let_in(archive, "STRANGER"), 3)
+    wait_until(lambda: archive.answers("STRANGER"), 3)
 
 
 def test_n07_one_address_takes_no_more_than_its_share(own_archive: Archives) -> None:
