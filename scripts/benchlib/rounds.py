@@ -108,8 +108,9 @@ def _measure(workload: Workload, server: Running, bench: Bench, results: Results
     try:
         measured = workload.run(bench, server)
     except (Failed, OSError, subprocess.TimeoutExpired) as error:
-        results.troubles[key] = str(error)
-        say(f"  {workload.name:18} {server.system.title:17} failed: {error}")
+        why = str(error) if server.process.running else f"the server has ended: {server.process.last_words()}"
+        results.troubles[key] = why
+        say(f"  {workload.name:18} {server.system.title:17} failed: {why}")
         return
     results.measured.setdefault(key, []).append(measured)
     cpu = f", {measured.cpu:.2f} ms CPU each" if measured.cpu is not None else ""
