@@ -132,6 +132,19 @@ def test_n27_sighup_takes_a_new_peer_and_keeps_who_is_connected(own_archive: Arc
     assert len(archive.acceptors()) == 2
 
 
+def test_n27_sighup_takes_new_limits(own_archive: Archives) -> None:
+    archive = own_archive(LONG)
+    archive.configure({"limits": {"per_ae": 2}})
+    archive.signal(signal.SIGHUP)
+    wait_until(lambda: _let_in(archive, 5) == 2, 5, "the new limit is not in force")
+
+
+def _let_in(archive: Daemon, count: int) -> int:
+    with many(archive.port, count) as made:
+        answers = [connection.request(Request(contexts=ONLY_ECHO)) for connection in made]
+    return sum(answer is not None and answer.kind == raw.AC for answer in answers)
+
+
 @pytest.mark.parametrize("bad", ["peers: {", "peers: {SENDER: {hots: 1}}", "processes: many\n", "\0"])
 def test_n27_sighup_with_a_bad_file_changes_nothing(own_archive: Archives, bad: str) -> None:
     archive = own_archive(LONG)
