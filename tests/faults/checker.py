@@ -105,7 +105,7 @@ def _on_disk(daemon: Daemon, acknowledged: list[Instance]) -> Iterator[str]:
 
 def _settled(daemon: Daemon) -> tuple[set[str], list[Row]]:
     """Files and rows of one moment: a store that runs between the two looks is no fault."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + (PATIENCE if daemon.is_running else 0)
     while True:
         found = rows(daemon)
         files = {str(path.relative_to(daemon.files)) for path in daemon.objects()}

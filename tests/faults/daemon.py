@@ -146,6 +146,10 @@ class Daemon:
         assert self._process is not None
         return self._process.wait(patience)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, patience: float = 15.0) -> int:
         self.signal(signal.SIGTERM)
         return self.wait(patience)
