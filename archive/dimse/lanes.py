@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from archive.dimse.association import Association
 from archive.dimse.planning import Pair, Proposal, proposals
-from archive.dimse.reasons import Ended
+from archive.dimse.reasons import Ended, TimedOut
 from archive.dimse.sender import Item, Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import ArchiveError
@@ -215,7 +215,8 @@ class _Lane(Generic[I]):
         except Ended as ended:
             sent = Sent(item.sop_instance_uid, Result.FAILED, reason=f"association lost: {ended.words}")
             self._lanes.reason = sent.reason
-            self._breaks += 1
+            # Whoever was silent for a whole deadline once would cost one more for every further try.
+            self._breaks = BREAKS if isinstance(ended, TimedOut) else self._breaks + 1
             self._close(broken=True)
         except Exception:
             LOG.exception("sending %s failed by a fault of the archive", item.sop_instance_uid)

@@ -11,7 +11,7 @@ from archive.dimse.association import Association
 from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.planning import Proposal
-from archive.dimse.reasons import Ended
+from archive.dimse.reasons import Ended, TimedOut
 from archive.dimse.sender import Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Unreachable
@@ -32,15 +32,18 @@ class Fake(Sender[Named]):
     """Sends nothing; does what it is told for some objects."""
 
     broken: frozenset[str] = frozenset()
+    how: type[Ended] = Ended
 
     def send(self, item: Named, following: Named | None = None) -> Sent:
         if item.sop_instance_uid in self.broken:
             self._association.abort()
-            raise Ended("broken")
+            raise self.how("broken")
         return Sent(item.sop_instance_uid, Result.SENT)
 
 
-def lanes(receiver: Receiver, count: int, *, most: int = 99, broken: Sequence[str] = ()) -> Lanes[Named]:
+def lanes(
+    receiver: Receiver, count: int, *, most: int = 99, broken: Sequence[str] = (), how: type[Ended] = Ended
+) -> Lanes[Named]:
     """Lanes to a receiver that takes ``most`` associations."""
     destination = Destination("DEST", "127.0.0.1", receiver.port, "US", QUICK)
     room = threading.Semaphore(most)
@@ -52,7 +55,7 @@ def lanes(receiver: Receiver, count: int, *, most: int = 99, broken: Sequence[st
 
     def sender(association: Association) -> Sender[Named]:
         made = Fake(association, lambda item: OpenFile(-1, 0, 0))
-        made.broken = frozenset(broken)
+        made.broken, made.how = frozenset(broken), how
         return made
 
     return Lanes(connect, sender, count)
@@ -110,6 +113,13 @@ def test_a_destination_that_always_breaks_is_given_up_after_a_few() -> None:
         found = run(lanes(receiver, 1, broken=[f"1.2.{n}" for n in range(100)]), items(100))
     assert len(found) == 100 and {each.result for each in found.values()} == {Result.FAILED}
     assert len(receiver.requests) == 3
+
+
+def test_a_destination_that_falls_silent_is_not_waited_for_again() -> None:
+    with receiving() as receiver:
+        found = run(lanes(receiver, 1, broken=["1.2.0"], how=TimedOut), items(10))
+    assert len(found) == 10 and {each.result for each in found.values()} == {Result.FAILED}
+    assert len(receiver.requests) == 1
 
 
 def test_an_object_of_another_kind_gets_an_association_that_can_carry_it() -> None:
