@@ -57,8 +57,15 @@ class Crowd:
                 for key, _events in selector.select(timeout=1.0):
                     selector.unregister(key.fileobj)
                     assert isinstance(key.fileobj, socket.socket)
-                    accepted += key.fileobj.recv(4096)[:1] == bytes([A_ASSOCIATE_AC])
+                    accepted += _is_accepted(key.fileobj)
         return accepted
+
+
+def _is_accepted(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(4096)[:1] == bytes([A_ASSOCIATE_AC])
+    except OSError:
+        return False  # reset: this one was refused, the others may still be welcome
 
 
 def percent_of_core(pid: int) -> float:
