@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+from dataclasses import replace
 
 from archive import app, log
 from archive.cli.common import Commands, command
@@ -31,33 +32,43 @@ class Settings:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self.config = self._load()
+        self.first = self.config = self._written = self._load()
 
     def _load(self) -> Config:
         options = self._options
         return load(find_file(options.config), overrides=options.set, insecure=options.insecure)
 
     def again(self) -> Config | None:
-        """The file as it is now, also for `self.config`; None when it cannot be used."""
+        """The file as it is now, also for `self.config`; None when it cannot be used.
+
+        What needs a restart stays as it was, also for a process that is replaced.
+        """
         try:
-            self.config = self._load()
+            self._written = self._load()
         except Complaints as complaints:
             for complaint in complaints.complaints:
                 LOG.error("configuration not reloaded: %s", complaint)
             return None
+        self.config = as_started(self._written, self.first)
         return self.config
 
     def reload(self) -> bool:
         """For the supervisor, which speaks for all: say what changed; a bad file changes nothing."""
-        old, new = self.config, self.again()
+        new = self.again()
         if new is None:
             return False
-        for key in needs_restart(old, new):
+        for key in needs_restart(self.first, self._written):
             LOG.warning("%s has changed, which needs a restart", key)
         log.set_level(new.log.level)
         _say_warnings(new)
         LOG.info("configuration reloaded, %d peers", len(new.peers))
         return True
+
+
+def as_started(new: Config, first: Config) -> Config:
+    """The new configuration with the sockets, files and database of the one the daemon was started with."""
+    storage = replace(new.storage, path=first.storage.path, journal=first.storage.journal)
+    return replace(new, listeners=first.listeners, processes=first.processes, index=first.index, storage=storage)
 
 
 def serve(options: argparse.Namespace) -> int:

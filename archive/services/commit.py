@@ -8,6 +8,8 @@ it always is; an arrival that fails takes no other with it.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import os
 import threading
@@ -69,8 +71,10 @@ class Committer:
             self._waiting.append(arrival)
         with self._leader:
             while not arrival.settled:
-                self._commit(self._take_group())
+                self._lead(self._take_group())
         if arrival.error:
+            if arrival.part:
+                arrival.part.discard()
             raise arrival.error
         assert arrival.added is not None
         return arrival.added
@@ -85,6 +89,16 @@ class Committer:
                 count += 1
             group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
+
+    def _lead(self, group: list[Arrival]) -> None:
+        """Settle all of a group, whatever happens: those who wait for it have nobody else."""
+        try:
+            self._commit(group)
+        except Exception:
+            log.exception("a group of %d objects failed by a fault of the archive", len(group))
+            left = [arrival for arrival in group if not arrival.settled]
+            self._doubtful += [arrival.new for arrival in left]
+            self._refuse(left, StorageFailed("internal error"))
 
     def _commit(self, group: list[Arrival]) -> None:
         try:
@@ -192,32 +206,47 @@ class Committer:
     def recover(self) -> int:
         """Settle what a crash left in this journal; return how many objects had to be completed."""
         applied = self._index.applied(self._journal.slot)
-        completed = sum(
-            self._redo(found, found.sequence > applied) for half in self._journal.replay() for found in half
-        )
-        # From here on these records count as applied: what is deleted now stays deleted after the next crash.
-        self._index.add([], journal=(self._journal.slot, self._journal.start(applied)), durable=True)
+        completed, paths = 0, []
+        for found in itertools.chain.from_iterable(self._journal.replay()):
+            completed += self._redo(found, found.sequence > applied)
+            paths.append(found.meta["path"])
+        self._free(applied, paths)
         if completed:
             log.warning("journal %d: completed %d objects after a crash", self._journal.slot, completed)
         return completed
 
+    def _free(self, applied: int, paths: Sequence[str]) -> None:
+        """Let the journal be overwritten: what it says is durable in files and index from here on."""
+        try:
+            self._volume.sync(paths)
+        except OSError as error:
+            raise self._volume.failed(error) from error
+        # This commit syncs all before it, and these records count as applied: what is deleted now stays deleted.
+        self._index.add([], journal=(self._journal.slot, self._journal.last(applied)), durable=True)
+        self._journal.start(applied)
+
     def _redo(self, found: Record, is_new: bool) -> bool:
         """Bring file and row to agree with one record; True when anything had to be done."""
         new = record.from_json(found.meta)
-        whole = self._is_whole(new)
-        if not whole and found.data:
-            if not is_new and not self._is_row(new):
-                return False
-            self._write_whole(new.location.path, found)
-        elif not whole:
-            self._volume.remove(new.location.path)
-            return False
-        if is_new and self._index.add([new], durable=True)[0].outcome is Outcome.STORED:
-            return True
+        written = self._restore(new, found, is_new)
+        if is_new and self._is_whole(new):
+            stored = self._index.add([new], durable=True)[0].outcome is Outcome.STORED
+            if stored:
+                return True
         if not self._is_row(new):
             self._volume.remove(new.location.path)
             return False
-        return not whole
+        return written
+
+    def _restore(self, new: NewInstance, found: Record, is_new: bool) -> bool:
+        """Write the file anew if it is not whole and the record is; a record torn by the crash was never answered."""
+        data = b"".join(found.data)
+        if self._is_whole(new) or hashlib.sha256(data[new.location.offset :]).digest() != new.sha256:
+            return False
+        if is_new or self._is_row(new):
+            self._write_whole(new.location.path, found)
+            return True
+        return False
 
     def _is_whole(self, new: NewInstance) -> bool:
         """Whether the file has all its bytes: after a power cut names may stand for less."""

@@ -68,16 +68,20 @@ class Journal:
 
     def __init__(self, folder: Path, size: int, slot: int | None = None) -> None:
         self._fd, self.slot = _take(folder, slot)
-        if os.fstat(self._fd).st_size < size:
+        self._wanted = size
+        if os.fstat(self._fd).st_size == 0:
             _preallocate(self._fd, size)
-        self.size = os.fstat(self._fd).st_size
-        middle = self.size // 2
-        self._halves = [Half(0, middle, 0), Half(middle, self.size, middle)]
+        self._divide()
         self._active = 0
         self._sequence = 0
         self._changed = threading.Condition()
         self._broken = False
         self.wake = threading.Event()  # set when a half waits for its checkpoint
+
+    def _divide(self) -> None:
+        self.size = os.fstat(self._fd).st_size
+        middle = self.size // 2
+        self._halves = [Half(0, middle, 0), Half(middle, self.size, middle)]
 
     @property
     def largest(self) -> int:
@@ -92,12 +96,16 @@ class Journal:
         ordered = sorted((first.sequence, half) for first, half in firsts if first)
         return [self._records(half) for _, half in ordered]
 
+    def last(self, applied: int) -> int:
+        """The sequence number to continue from, when the index knows `applied`."""
+        return max([applied, *(record.sequence for records in self.replay() for record in records)])
+
     def start(self, applied: int) -> int:
         """Begin a new round after every record was settled; return the sequence number it continues from."""
-        last = max((record.sequence for records in self.replay() for record in records), default=0)
-        self._sequence = max(applied, last)
-        for half in self._halves:
-            half.restart()
+        self._sequence = self.last(applied)
+        if self.size < self._wanted:  # only now: growing overwrites the records that were there
+            _preallocate(self._fd, self._wanted)
+        self._divide()
         return self._sequence
 
     def _records(self, half: Half) -> Iterator[Record]:
@@ -145,7 +153,7 @@ class Journal:
 
     def _room(self, size: int) -> Half:
         half = self._halves[self._active]
-        if half.position + size <= half.end:
+        if not half.full and half.position + size <= half.end:
             return half
         if half.start + size > half.end:
             raise OSError(errno.EFBIG, f"a group of {size} bytes does not fit into the journal")
@@ -165,14 +173,14 @@ class Journal:
         """Let `settle` make files and rows durable, then free the half that waits (or both).
 
         `settle(paths, records)` gets the records too, to write a file anew whose sync failed. While it
-        raises OSError nothing is overwritten and `append` refuses as soon as it runs out of room.
+        raises nothing is overwritten and `append` refuses as soon as it runs out of room.
         """
         self.wake.clear()
         for half in self._halves:
             if half.full or (everything and not half.clean):
                 try:
                     settle(half.paths, self._records(half))
-                except OSError:
+                except Exception:
                     self._report(broken=True)
                     raise
                 half.restart()

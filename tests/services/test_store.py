@@ -25,7 +25,7 @@ from archive.errors import (
 from archive.index import Index, Outcome, open_index
 from archive.services.commit import Committer
 from archive.services.store import Origin, Rules, Store
-from archive.storage.journal import Journal, slots
+from archive.storage.journal import Journal, Record, slots
 from archive.storage.local import Volume
 from tests import builders
 
@@ -237,6 +237,75 @@ def test_rows_lost_in_a_power_cut_come_back_from_the_journal(tmp_path: Path) -> 
     again = Site(tmp_path, site.url)
     assert all(again.holds(data) for data in made) and again.completed == 3
     assert again.index.statistics().instances == 5 and len(again.objects()) == 5
+
+
+def test_a_record_that_the_crash_tore_becomes_no_object(site: Site, begin: Callable[..., Site]) -> None:
+    data = builders.ct()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(site.committer, "_place", lambda arrival: False)  # killed before the file was written
+        site.journal.append = _torn(site.journal)  # type: ignore[method-assign]
+        with pytest.raises(OutOfResources):
+            site.put(data)
+    site.crash()
+    again = begin()
+    assert again.objects() == [] and again.index.known(str(data.SOPInstanceUID)) is None
+    assert again.put(data) is Outcome.STORED and again.holds(data)
+
+
+def _torn(journal: Journal) -> Callable[..., int]:
+    """`append` whose last bytes never reached the disk."""
+    append = journal.append
+
+    def torn(records: list[Record]) -> int:
+        append(records)
+        end = journal._halves[0].position
+        os.pwrite(journal._fd, bytes(50), end - 50)
+        raise TypeError("killed here")
+
+    return torn
+
+
+def test_what_was_replayed_is_synced_before_the_journal_is_overwritten(site: Site, tmp_path: Path) -> None:
+    data = builders.ct()
+    site.put(data)
+    site.crash()
+    synced: list[str] = []
+    original = Volume.sync
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Volume, "sync", lambda self, paths: (synced.extend(paths), original(self, paths)))
+        again = Site(tmp_path, site.url)
+    known = again.index.known(str(data.SOPInstanceUID))
+    assert known is not None and known.location.path in synced
+
+
+def test_a_fault_in_the_leader_frees_those_who_wait(site: Site) -> None:
+    made = [builders.ct() for _ in range(4)]
+    errors: list[Exception] = []
+
+    def put(data: Dataset) -> None:
+        try:
+            site.put(data)
+        except OutOfResources as error:
+            errors.append(error)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(site.index, "add", lambda *_, **__: 1 / 0)
+        threads = [threading.Thread(target=put, args=(data,), daemon=True) for data in made]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert len(errors) == 4 and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_large_object_that_is_refused_leaves_no_part_behind(site: Site) -> None:
+    data = builders.ct()
+    data.add_new(0x00091010, "OB", bytes(LARGE))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(site.journal, "append", lambda records: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(OutOfResources, match="disk space"):
+            site.put(data)
+    assert site.volume.spool.size() == 0 and site.objects() == []
 
 
 def test_an_object_that_was_removed_is_not_brought_back(site: Site, begin: Callable[..., Site]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from archive.storage.journal import Journal, Record, slots
+from archive.errors import IndexUnavailable
+from archive.storage.journal import Journal, Record, Settle, slots
 
 SIZE = 1 << 20
 
@@ -120,3 +122,56 @@ def test_a_group_that_cannot_fit_is_refused_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         journal.append([record(1, SIZE)])
     assert journal.append([record(2)]) == 1
+
+
+def test_a_journal_that_is_to_grow_keeps_its_records_until_they_are_settled(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    journal.append([record(1)])
+    crash(journal)
+    larger = Journal(tmp_path, 4 * SIZE)
+    assert [r.meta["path"] for half in larger.replay() for r in half] == ["p1"]
+    assert larger.start(applied=1) == 1 and larger.size == 4 * SIZE
+
+
+def test_any_fault_of_a_checkpoint_is_told_to_who_waits_for_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+
+    def fail(paths: object, records: object) -> None:
+        raise IndexUnavailable("index is not available")
+
+    for number in range(8):
+        journal.append([record(number, 120_000)])
+    with pytest.raises(IndexUnavailable):
+        checkpoint_full(journal, fail)
+    with pytest.raises(OSError):
+        journal.append([record(9, 120_000)])
+
+
+def test_a_half_that_awaits_its_checkpoint_takes_no_small_record_either(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+
+    def fail(paths: object, records: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    for number in range(8):
+        journal.append([record(number, 120_000)])
+    with pytest.raises(OSError):
+        checkpoint_full(journal, fail)
+    with pytest.raises(OSError):
+        journal.append([record(9, 10)])
+
+
+def checkpoint_full(journal: Journal, settle: Settle) -> None:
+    """Fill up what is left, so that both halves await their checkpoint, and let it happen."""
+    appender = threading.Thread(target=lambda: _ignored(journal), daemon=True)
+    appender.start()
+    journal.wake.wait(5)
+    try:
+        journal.checkpoint(settle)
+    finally:
+        appender.join(5)
+
+
+def _ignored(journal: Journal) -> None:
+    with contextlib.suppress(OSError):
+        journal.append([record(99, 120_000)])
