@@ -55,6 +55,7 @@ class Committer:
         self._group_syncs = group_syncs
         self._waiting: list[Arrival] = []
         self._doubtful: list[NewInstance] = []
+        self._closed = False
         self._mutex = threading.Lock()
         self._leader = threading.Lock()
 
@@ -101,6 +102,9 @@ class Committer:
             self._refuse(left, StorageFailed("internal error"))
 
     def _commit(self, group: list[Arrival]) -> None:
+        if self._closed:
+            self._refuse(group, StorageFailed("archive is shutting down"))
+            return
         try:
             sequence = self._journal.append([Record(record.to_json(a.new), a.pieces) for a in group])
         except OSError as error:
@@ -172,10 +176,13 @@ class Committer:
             raise self._volume.failed(error) from error
 
     def close(self) -> None:
-        try:
-            self._journal.close(self._settle)
-        except OSError as error:
-            raise self._volume.failed(error) from error
+        """Checkpoint everything; what comes later is refused."""
+        with self._leader:
+            self._closed = True
+            try:
+                self._journal.close(self._settle)
+            except OSError as error:
+                raise self._volume.failed(error) from error
 
     def _settle(self, paths: Sequence[str], records: Iterator[Record]) -> None:
         try:

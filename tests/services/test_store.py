@@ -344,6 +344,14 @@ def test_a_full_journal_is_checkpointed_and_goes_on(site: Site) -> None:
     assert slots(site.volume.root / "journal") == [0]
 
 
+def test_what_comes_after_the_end_is_refused(site: Site) -> None:
+    site.put(builders.ct())
+    site.committer.close()
+    with pytest.raises(OutOfResources, match="shutting down"):
+        site.put(builders.ct())
+    assert len(site.objects()) == 1
+
+
 def test_an_orderly_end_leaves_nothing_to_replay(site: Site, begin: Callable[..., Site]) -> None:
     site.put(builders.ct())
     site.committer.close()
