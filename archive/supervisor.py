@@ -81,7 +81,12 @@ class Supervisor:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        child.pid = os.fork()
+        try:
+            child.pid = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
         if child.pid == 0:
             os.close(reader)
             self._be(child, writer, parent)
@@ -149,7 +154,11 @@ class Supervisor:
     def _restart_due(self) -> None:
         for child in self._children:
             if child.restart_at and time.monotonic() >= child.restart_at:
-                os.close(self._fork(child))
+                try:
+                    os.close(self._fork(child))
+                except OSError as error:  # no memory, no process left: the others go on meanwhile
+                    log.error("process %s cannot be started: %s", child.name, error.strerror)
+                    child.restart_at = time.monotonic() + PAUSE
 
     def _hang_up(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -37,8 +37,10 @@ def run(options: argparse.Namespace) -> int:
             counts[_word(imported)] += 1
             if imported.outcome is None:
                 refused.append(imported)
+    for words in work.unreadable:
+        warn(words)
     _report(options, counts, refused)
-    return 1 if refused else 0
+    return 1 if refused or work.unreadable else 0
 
 
 def _word(imported: Imported) -> str:

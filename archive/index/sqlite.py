@@ -109,6 +109,7 @@ class SqliteDatabase:
             self._open_reader, lambda session: session.connection.close(), READERS
         )
         self._turn = threading.Lock()
+        self._doubted = False  # the last sync failed, or is under way
         self._file = WriterFile(path.with_name(path.name + "-writer"))
         with _answering():
             self._writer: SqliteSession | None = self._open_writer()
@@ -195,9 +196,20 @@ class SqliteDatabase:
 
     def sync(self) -> None:
         """A FULL commit syncs the log, and with it all that was committed before."""
+        if self._doubted:
+            self._empty_log()
         # The value has to change: a transaction that leaves every page as it was writes nothing and syncs nothing.
         count = "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'sync'"
+        self._doubted = True
         self.transact(lambda session: session.run(count), durable=True)
+        self._doubted = False
+
+    def _empty_log(self) -> None:
+        """Move the log into the database: after a failed sync a second one may succeed without having written it."""
+        with self._writing(durable=True) as session:
+            row = session.row("PRAGMA wal_checkpoint(TRUNCATE)")
+            if row is None or row[0] != 0:
+                raise IndexUnavailable("index is busy", "its log cannot be emptied while others read it")
 
     def close(self) -> None:
         self._readers.close()

@@ -24,6 +24,8 @@ from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
 
+META = 4096  # bytes reckoned for what a record says of its object: 1,200 are usual
+
 
 @dataclass(slots=True, eq=False)
 class Arrival:
@@ -86,7 +88,7 @@ class Committer:
         with self._mutex:
             count = 0
             while count < len(self._waiting) and room > 0:
-                room -= sum(len(piece) for piece in self._waiting[count].pieces)
+                room -= META + sum(len(piece) for piece in self._waiting[count].pieces)
                 count += 1
             group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
@@ -228,8 +230,9 @@ class Committer:
             self._volume.sync(paths)
         except OSError as error:
             raise self._volume.failed(error) from error
-        # This commit syncs all before it, and these records count as applied: what is deleted now stays deleted.
+        # These records count as applied: what is deleted from now on stays deleted.
         self._index.add([], journal=(self._journal.slot, self._journal.last(applied)), durable=True)
+        self._index.sync()  # that transaction may have changed nothing, and then has synced nothing
         self._journal.start(applied)
 
     def _redo(self, found: Record, is_new: bool) -> bool:
@@ -262,5 +265,7 @@ class Committer:
             with open(path, "rb") as file:
                 os.lseek(file.fileno(), new.location.offset, os.SEEK_SET)
                 return record.digest(file.fileno()) == new.sha256
-        except FileNotFoundError:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                log.error("%s cannot be read: %s", path, error.strerror)
             return False

@@ -1,6 +1,6 @@
 """Importing folders: every file through the same store as everything else, and on from where it stopped.
 
-Rules that hold here: a file that was dealt with is written down before the next one is begun, and a
+Rules that hold here: a file that was taken in is written down before the next one is begun, and a
 file is recognised by path, size and time of change; an import that ends forgets its notes; links are not
 followed, so an import reads nothing outside its folder.
 """
@@ -43,30 +43,36 @@ class Import:
         name = hashlib.sha256("\0".join(map(str, self._paths)).encode("utf-8", "surrogateescape")).hexdigest()
         self._notes = notes / f"{name[:16]}.import"
         self._done = self._read_notes()
+        self.unreadable: list[str] = []
 
     def files(self) -> list[Path]:
-        """What is still to be imported, in the order of their names."""
+        """What is still to be imported, in the order of their names; `unreadable` names the folders that were not."""
         return [path for path in self._walk() if _mark(path) not in self._done]
 
     def run(self, files: Iterable[Path]) -> Iterator[Imported]:
         self._notes.parent.mkdir(parents=True, exist_ok=True)
         with open(self._notes, "a", encoding="utf-8", errors="surrogateescape") as notes:
             for path in files:
-                mark = _mark(path)
-                yield self._import(path)
-                notes.write(mark + "\n")
-                notes.flush()
+                imported = self._import(path)
+                yield imported
+                # A refused file is tried, and named, again by the next run.
+                if imported.outcome is not None:
+                    notes.write(_mark(path) + "\n")
+                    notes.flush()
         self._notes.unlink()
 
     def _walk(self) -> Iterator[Path]:
         for start in self._paths:
             if start.is_file():
                 yield start
-            for folder, folders, names in os.walk(start):
+            for folder, folders, names in os.walk(start, onerror=self._note_unreadable):
                 folders.sort()
                 yield from (
                     path for name in sorted(names) if (path := Path(folder, name)).is_file() and not path.is_symlink()
                 )
+
+    def _note_unreadable(self, error: OSError) -> None:
+        self.unreadable.append(f"{error.filename}: {error.strerror}")
 
     def _read_notes(self) -> set[str]:
         try:
@@ -101,5 +107,9 @@ class Import:
 
 
 def _mark(path: Path) -> str:
-    status = path.stat()
+    """A file as the notes know it; one that is gone has no size."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
     return f"{status.st_size} {status.st_mtime_ns} {str(path).encode('unicode_escape', 'surrogateescape').decode()}"
