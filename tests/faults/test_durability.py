@@ -46,6 +46,7 @@ def test_d01_file_then_row_then_answer(own_archive: Archives, tmp_path: Path, ch
         assert sending.store(CT, (before := instance()).uid, before.data) == 0
         with strace(archive, tmp_path / "trace", "-e", f"trace={WRITES}") as file:
             assert sending.store(CT, one.uid, one.data) == 0
+            assert sending.echo() == 0  # the tracer has seen the end of the call that answered the store
     made = calls(file)
     written = max(at for at, (name, what) in enumerate(made) if name == "writev" and ".part" in what)
     synced = first(made, "fdatasync|fsync", r"\.part", written)
@@ -66,6 +67,7 @@ def test_d01_a_small_object_is_in_the_synced_journal_before_its_answer(own_archi
         assert sending.store(CT, (before := instance()).uid, before.data) == 0
         with strace(archive, tmp_path / "trace", "-e", f"trace={WRITES}") as file:
             assert sending.store(CT, one.uid, one.data) == 0
+            assert sending.echo() == 0  # the tracer has seen the end of the call that answered the store
     made = calls(file)
     journal = first(made, "writev|pwrite64|pwritev", r"\.journal>")
     synced = first(made, "fdatasync|fsync", r"\.journal>", journal)
