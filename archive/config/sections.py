@@ -197,6 +197,10 @@ class Peer:
     max_pdu: int = option(values.MAX_PDU, None, "as limits.max_pdu, for this peer", unset=0)
     max_results: int = option(LIMIT, None, "as query.max_results, for this peer", unset=0)
     relational: bool = option(SWITCH, "off", "relational queries are answered without being negotiated")
+    fuzzy: bool = option(SWITCH, "off", "names are matched fuzzily without that being negotiated")
+    combined_date_time: bool = option(
+        SWITCH, "off", "a range of dates and one of times mean one span without that being negotiated"
+    )
     timeouts: Timeouts = option(
         Part(Timeouts), {}, "as the section timeouts, for this peer; names left out stay", unset=Timeouts()
     )

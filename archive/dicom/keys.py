@@ -7,6 +7,7 @@ value; a key that matches everything gives None; lengths and wildcards are bound
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from functools import partial
 
 from archive.dicom.attributes import Attribute
 from archive.dicom.names import GROUPS, fold_group, name_tokens, possible
@@ -25,15 +26,20 @@ WILDCARDS = 32  # asterisks in one value; each costs one more pass over the text
 EMPTY = '""'  # PS3.4 C.2.2.2.7, empty value matching
 
 
-def read_key(attribute: Attribute, text: str, *, fuzzy: bool = False, empty_values: bool = False) -> Test | None:
-    """The test a key's text asks for, or None for universal matching."""
+def read_key(
+    attribute: Attribute, text: str, *, fuzzy: bool = False, empty_values: bool = False, shift: int = 0
+) -> Test | None:
+    """The test a key's text asks for, or None for universal matching.
+
+    ``shift`` is the number of minutes from the requester's clock to the archive's.
+    """
     values = _values(attribute, text)
     if not any(values) or values == ["*"]:
         return None
     if empty_values and values == [EMPTY]:
         return NoValue()
     if attribute.vr in _RANGES:
-        return _range(attribute, text)
+        return _range(attribute, text, shift)
     if attribute.vr == "PN":
         return NameHas(name_tokens(text)) if fuzzy and name_tokens(text) else _name(attribute, values[0])
     if attribute.vr in WITHOUT_WILDCARDS:
@@ -117,8 +123,10 @@ def canonical_number(vr: str, text: str) -> str:
 _RANGES = {"DA": (date_bounds, "date"), "TM": (time_bounds, "time"), "DT": (moment_bounds, "date-time")}
 
 
-def _range(attribute: Attribute, text: str) -> Test:
+def _range(attribute: Attribute, text: str, shift: int) -> Test:
     read, what = _RANGES[attribute.vr]
+    if attribute.vr == "DT" and shift:
+        read = partial(moment_bounds, shift=-shift)
     if "\\" not in text:
         return _between(attribute, read(text), what)
     days = [_between(attribute, read(part), what) for part in text.split("\\") if part.strip()]

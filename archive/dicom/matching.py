@@ -72,17 +72,19 @@ def read_query(
     """The query of a C-FIND identifier; raises InvalidQuery.
 
     ``relational``, ``fuzzy``, ``combine`` and ``empty_values`` are what extended negotiation agreed on (PS3.4 C.5.1.1);
-    ``timezone`` is the archive's own offset from UTC when timezone adjustment was agreed on, else empty.
+    ``timezone`` is the archive's own offset from UTC when timezone adjustment was agreed on, else empty. A requester
+    in another timezone has other days, so that its dates are spans of date and time here.
     """
     level = _level(identifier, root)
     _check_hierarchy(identifier, root, level, relational=relational, retrieval=False)
-    reader = _Reader(level, relational, fuzzy, empty_values, retrieve_aet)
+    shift = _shift(identifier, timezone)
+    reader = _Reader(level, relational, {"fuzzy": fuzzy, "empty_values": empty_values, "shift": shift}, retrieve_aet)
     for tag in sorted(identifier):
         if tag & 0xFFFF and tag not in _NO_KEYS:
             reader.take(tag, identifier[tag])
     conditions = reader.conditions
-    if combine:
-        conditions = combined(conditions, _shift(identifier, timezone))
+    if combine or shift:
+        conditions = combined(conditions, shift)
     returns = (Return(QUERY_RETRIEVE_LEVEL, "CS", constant=level.name), *reader.returned())
     return Query(root, level, tuple(conditions), returns, reader.unsupported, relational, fuzzy)
 
@@ -155,9 +157,8 @@ def _shift(identifier: Identifier, timezone: str) -> int:
 class _Reader:
     """Collects conditions and returns while the keys are walked."""
 
-    def __init__(self, level: Level, relational: bool, fuzzy: bool, empty_values: bool, retrieve_aet: str) -> None:
-        self.level, self.relational = level, relational
-        self.options = {"fuzzy": fuzzy, "empty_values": empty_values}
+    def __init__(self, level: Level, relational: bool, options: Mapping[str, Any], retrieve_aet: str) -> None:
+        self.level, self.relational, self.options = level, relational, options
         self.constants = {RETRIEVE_AE_TITLE: retrieve_aet, INSTANCE_AVAILABILITY: "ONLINE"}
         self.conditions: list[Condition] = []
         self.returns: dict[int, Return] = {}

@@ -79,9 +79,9 @@ MESSAGES = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG))  # identi
 STORED = frozenset(TRANSFER_SYNTAXES)  # everything that can be kept as it is
 _PLACES = frozenset(uid for uid, each in TRANSFER_SYNTAXES.items() if each.pixels is Pixels.REFERENCED)
 
-# PS3.4 table C.5.1.1-1: relational, date-time, fuzzy, timezone, enhanced multi-frame conversion (byte 1 to 5).
-FIND_SUPPORTED = bytes((1, 1, 1, 1, 0))
-RETRIEVE_SUPPORTED = bytes((1, 0, 0, 0, 0))  # PS3.4 tables C.5.2.1-1 and C.5.3.1-1: relational
+# PS3.4 table C.5-2: relational, date-time, fuzzy, timezone, enhanced multi-frame conversion, empty and multiple values.
+FIND_SUPPORTED = bytes((1, 1, 1, 1, 0, 1, 1))
+RETRIEVE_SUPPORTED = bytes((1, 0))  # PS3.4 table C.5-4: relational, enhanced multi-frame conversion
 WORKLIST_SUPPORTED = bytes((0, 0, 1, 1))  # PS3.4 table K.5.1-1: fuzzy and timezone are bytes 3 and 4
 # PS3.4 B.3.1: level 2 (all attributes), digital signatures preserved bit by bit, nothing coerced.
 STORAGE_LEVEL = bytes((2, 0, 3, 0, 0, 0))

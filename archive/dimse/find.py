@@ -18,6 +18,7 @@ from archive.dicom.matching import Query, Root, read_query
 from archive.dimse import statuses
 from archive.dimse.access import QUERY_RETRIEVE
 from archive.dimse.association import Association, Message
+from archive.dimse.contexts import FIND_SUPPORTED, supported_of
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Answer, Service
 from archive.dimse.wire import encode_response
@@ -33,8 +34,8 @@ ROOT_OF: dict[str, Root] = {
     f"{QUERY_RETRIEVE}.3": Root.PATIENT_STUDY,
 }
 
-# PS3.4 table C.5-1 and C.5-3: bytes of the extended negotiation item.
-RELATIONAL, DATE_TIME, FUZZY, TIMEZONE = range(4)
+# PS3.4 tables C.5-1 and C.5-2: bytes of the extended negotiation item; those of a retrieval (C.5-3) begin alike.
+RELATIONAL, DATE_TIME, FUZZY, TIMEZONE, _MULTI_FRAME, EMPTY_VALUES = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Negotiated:
     date_time: bool = False
     fuzzy: bool = False
     timezone: bool = False
+    empty_values: bool = False
 
 
 def root_of(abstract_syntax: str) -> Root:
@@ -52,11 +54,21 @@ def root_of(abstract_syntax: str) -> Root:
 
 
 def negotiated(session: Session, abstract_syntax: str) -> Negotiated:
-    """Extended negotiation as accepted; relational also by the peer's entry."""
-    item = session.association.extended.get(abstract_syntax, b"")
-    flags = [number < len(item) and item[number] == 1 for number in (RELATIONAL, DATE_TIME, FUZZY, TIMEZONE)]
-    always = session.grant.peer is not None and session.grant.peer.relational
-    return Negotiated(flags[0] or always, *flags[1:])
+    """Extended negotiation as accepted, and what the peer's entry gives without it."""
+    asked = session.association.extended.get(abstract_syntax, b"")
+    agreed = supported_of(FIND_SUPPORTED)(asked)
+
+    def flag(number: int) -> bool:
+        return number < len(agreed) and agreed[number] == 1
+
+    peer = session.grant.peer
+    return Negotiated(
+        relational=flag(RELATIONAL) or (peer is not None and peer.relational),
+        date_time=flag(DATE_TIME) or (peer is not None and peer.combined_date_time),
+        fuzzy=flag(FUZZY) or (peer is not None and peer.fuzzy),
+        timezone=flag(TIMEZONE),
+        empty_values=flag(EMPTY_VALUES),
+    )
 
 
 def identifier_of(session: Session, message: Message) -> Identifier:
@@ -95,6 +107,8 @@ class FindMatches:
             root_of(message.context.abstract_syntax),
             relational=options.relational,
             fuzzy=options.fuzzy,
+            combine=options.date_time,
+            empty_values=options.empty_values,
             timezone=self._timezone() if options.timezone else "",
             retrieve_aet=self._title,
         )

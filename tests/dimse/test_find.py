@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from pynetdicom import AE
 
 from archive.dicom.attributes import Level
 from archive.dicom.matching import Root
+from archive.dicom.temporal import offset_minutes
 from archive.dimse import scu
 from archive.dimse.association import Association
 from archive.dimse.question import question
@@ -27,7 +29,8 @@ SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    peers = [peer("TEST"), peer("SHORT", max_results=3), peer("FREE", relational=True)]
+    loose = peer("LOOSE", fuzzy=True, combined_date_time=True)
+    peers = [peer("TEST"), peer("SHORT", max_results=3), peer("FREE", relational=True), loose]
     with serving(tmp_path_factory.mktemp("archive"), peers) as found:
         fill(found, *(instance(1, study=study, patient=f"P{study % 4}") for study in range(1, STUDIES + 1)))
         fill(found, *(instance(number, study=1, series=2, modality="MR") for number in (1, 2)))
@@ -115,6 +118,49 @@ def test_relational_queries_can_be_negotiated(archive: Archive) -> None:
     options = scu.Options(relational=True)
     answers = scu.find(archive.destination(), Root.STUDY, Level.SERIES, {"Modality": "MR"}, options=options)
     assert len(list(answers)) == 1
+
+
+def test_the_answer_to_extended_negotiation_says_what_is_done(archive: Archive) -> None:
+    destination = archive.destination()
+    everything = b"\1\1\1\1\0\1\1"
+    longer = everything + b"\0\0"
+    for asked, agreed in ((b"\1", b"\1"), (b"\0\1", b"\0\1"), (b"\1" * 7, everything), (b"\1" * 9, longer)):
+        with destination.connect([(STUDY_FIND, SYNTAXES)], extended={STUDY_FIND: asked}) as association:
+            assert association.extended[STUDY_FIND] == agreed
+
+
+# Every study is of 2 January, 10:15.
+SPAN = {"StudyDate": "20260101-20260102", "StudyTime": "1100-1400", "StudyInstanceUID": ""}
+NAME = {"PatientName": "P1 name", "StudyInstanceUID": ""}
+
+
+def asked(archive: Archive, keys: dict[str, str], options: scu.Options | None = None, calling: str = "TEST") -> int:
+    answers = scu.find(archive.destination(calling), Root.STUDY, Level.STUDY, keys, options=options or scu.Options())
+    return len(list(answers))
+
+
+def test_a_date_and_a_time_are_one_span_only_when_negotiated(archive: Archive) -> None:
+    assert asked(archive, SPAN) == 0
+    assert asked(archive, SPAN, scu.Options(date_time=True)) == STUDIES
+    assert asked(archive, SPAN, calling="LOOSE") == STUDIES
+
+
+def test_names_are_matched_fuzzily_only_when_negotiated(archive: Archive) -> None:
+    assert asked(archive, NAME) == 0
+    assert asked(archive, NAME, scu.Options(fuzzy=True)) == 10
+    assert asked(archive, NAME, calling="LOOSE") == 10
+
+
+def test_the_days_of_another_timezone_count_only_when_negotiated(archive: Archive) -> None:
+    """At 10:15 here it is another day where clocks are fourteen hours apart."""
+    here = offset_minutes(time.strftime("%z"))
+    assert here is not None
+    behind = here - 14 * 60 if here > 0 else here + 14 * 60
+    theirs = f"{'-' if behind < 0 else '+'}{abs(behind) // 60:02}{abs(behind) % 60:02}"
+    day = "20260101" if here > 0 else "20260103"
+    keys = {"StudyDate": day, "StudyInstanceUID": "", "TimezoneOffsetFromUTC": theirs}
+    assert asked(archive, keys) == 0
+    assert asked(archive, keys, scu.Options(timezone=True)) == STUDIES
 
 
 def test_a_peer_s_limit_is_out_of_resources_after_its_answers(archive: Archive) -> None:
