@@ -20,8 +20,9 @@ from archive.index.values import (
     StudySummary,
     Task,
 )
+from archive.index.wakes import Wakes
 
 __all__ = [
     "Added", "CallerSeen", "Index", "Location", "NewInstance", "NewTask", "Outcome", "Quarantined", "Removed", "State",
-    "Statistics", "StoredInstance", "StudySummary", "Task", "open_index",
+    "Statistics", "StoredInstance", "StudySummary", "Task", "Wakes", "open_index",
 ]  # fmt: skip

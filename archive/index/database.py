@@ -20,6 +20,7 @@ import peewee
 import psycopg
 
 from archive.errors import IndexUnavailable
+from archive.index.wakes import Wakes
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -47,6 +48,10 @@ class Session(Protocol):
         """Execute, now or together with the next statement; nobody waits for what comes of it."""
         ...
 
+    def wake(self, kind: str) -> None:
+        """When this transaction is committed, wake the workers that wait for tasks of this kind."""
+        ...
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         """Insert many rows in the fastest way the database has."""
         ...
@@ -69,6 +74,10 @@ class Database(Protocol):
 
     def stream(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Rows as they are taken; closing the iterator frees connection and cursor."""
+        ...
+
+    def listen(self) -> Wakes:
+        """Hear of tasks that any process commits from now on. Raises IndexUnavailable."""
         ...
 
     def sync(self) -> None: ...

@@ -33,6 +33,7 @@ from archive.index.values import (
     StudySummary,
     Task,
 )
+from archive.index.wakes import Wakes
 
 Visible = Expression | str | None
 
@@ -225,6 +226,10 @@ class Index:
     def purge_tasks(self, before: float) -> int:
         """Delete the history of what was finished before; return how many."""
         return tasks.purge(self.database, before)
+
+    def listen(self) -> Wakes:
+        """Hear of tasks that any process adds or makes due from now on; for one thread. Raises IndexUnavailable."""
+        return self.database.listen()
 
     # -- values by name -------------------------------------------------------------------------
 

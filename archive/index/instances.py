@@ -77,6 +77,7 @@ def stored_instance(row: Row) -> StoredInstance:
 def insert_task(session: Session, task: NewTask, now: float) -> None:
     """A task as part of the transaction that causes it."""
     due = task.due or now
+    session.wake(task.kind)
     session.later(_INSERT_TASK, (task.kind, task.lane, json.dumps(dict(task.payload)), due, due, now))
 
 

@@ -20,6 +20,7 @@ from psycopg.abc import RV, PQGen
 
 from archive.errors import ConfigurationError, IndexUnavailable
 from archive.index.database import PATIENCE, POSTGRESQL, Parameters, Pool, Row, Rows, Session
+from archive.index.wakes import CHANNEL, NotifyWakes, Wakes
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ class PostgresqlSession:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._queue: list[tuple[str, Parameters]] = []
+        self._woken: set[str] = set()
 
     def _execute(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Row]:
         """Execute, with all that was queued before it, in one round trip."""
@@ -98,6 +100,12 @@ class PostgresqlSession:
     def forget(self) -> None:
         """Nothing that is still queued will be executed."""
         self._queue = []
+        self._woken = set()
+
+    def wake(self, kind: str) -> None:
+        if kind not in self._woken:
+            self._woken.add(kind)
+            self.later(f"SELECT pg_notify('{CHANNEL}', ?)", (kind,))
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -187,6 +195,14 @@ class PostgresqlDatabase:
         finally:
             session.forget()
             self._pool.give(session, broken=not _rolled_back(session))
+
+    def listen(self) -> Wakes:
+        try:
+            return NotifyWakes(
+                psycopg.connect(self._url, autocommit=True, connect_timeout=int(PATIENCE), keepalives_idle=30)
+            )
+        except psycopg.Error as error:
+            raise IndexUnavailable("index is not available", str(error)) from error
 
     def migrate(self, work: Callable[[Session], T]) -> T:
         def alone(session: Session) -> T:

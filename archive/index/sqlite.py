@@ -21,6 +21,7 @@ import peewee
 
 from archive.errors import ConfigurationError, IndexUnavailable
 from archive.index.database import PATIENCE, SQLITE, Parameters, Pool, Row, Rows, Session
+from archive.index.wakes import Sockets, SocketWakes, Wakes
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class SqliteSession:
         self.synchronous = "FULL"
         self._patience = patience
         self._deadline = float("inf")
+        self.woken: set[str] = set()
         connection.set_progress_handler(self._too_late, _STEPS)
 
     def _too_late(self) -> bool:
@@ -84,6 +86,9 @@ class SqliteSession:
 
     def later(self, sql: str, parameters: Parameters = ()) -> None:
         self.connection.execute(sql, parameters)
+
+    def wake(self, kind: str) -> None:
+        self.woken.add(kind)
 
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         values = ", ".join("?" * len(columns))
@@ -110,6 +115,7 @@ class SqliteDatabase:
         )
         self._turn = threading.Lock()
         self._doubted = False  # the last sync failed, or is under way
+        self._sockets = Sockets(path.with_name(path.name + "-wakes"))
         self._file = WriterFile(path.with_name(path.name + "-writer"))
         with _answering():
             self._writer: SqliteSession | None = self._open_writer()
@@ -160,9 +166,16 @@ class SqliteDatabase:
                 result = work(session)
                 session.run("COMMIT")
             except BaseException:
+                session.woken.clear()
                 self._roll_back(session)
                 raise
-            return result
+            woken, session.woken = session.woken, set()
+        if woken:
+            self._sockets.send(woken)
+        return result
+
+    def listen(self) -> Wakes:
+        return SocketWakes(self._sockets.folder)
 
     def _roll_back(self, session: SqliteSession) -> None:
         """Nothing of a failed transaction stays; a connection that cannot even do that is not used again."""
@@ -218,6 +231,7 @@ class SqliteDatabase:
                 self._writer.connection.close()
                 self._writer = None
             self._file.close()
+        self._sockets.close()
 
 
 class WriterFile:

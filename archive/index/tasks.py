@@ -39,6 +39,7 @@ def add(database: Database, new: Sequence[NewTask], now: float) -> list[int]:
 
 def _insert(session: Session, task: NewTask, now: float) -> int:
     due = task.due or now
+    session.wake(task.kind)
     query = TaskRow.insert(
         kind=task.kind, lane=task.lane, payload=json.dumps(dict(task.payload)), state=State.WAITING.value, ready=due,
         due=due, attempts=0, owner="", created=now, reason="",
@@ -104,8 +105,15 @@ def fail(database: Database, key: int, owner: str, now: float, reason: str) -> b
 def requeue(database: Database, ids: Collection[int], now: float) -> int:
     query = TaskRow.update(
         state=State.WAITING.value, ready=now, due=now, attempts=0, owner="", finished=None, lease_until=None
-    ).where(TaskRow.id.in_(list(ids)), TaskRow.state != State.LEASED.value)
-    return int(database.transact(lambda session: session.query(query))[0][0])
+    ).where(TaskRow.id.in_(list(ids)), TaskRow.state != State.LEASED.value).returning(TaskRow.kind)
+
+    def work(session: Session) -> int:
+        kinds = [str(row[0]) for row in session.query(query)]
+        for kind in set(kinds):
+            session.wake(kind)
+        return len(kinds)
+
+    return database.transact(work)
 
 
 def delete(database: Database, ids: Collection[int]) -> int:
