@@ -22,7 +22,7 @@ from archive.notify import notify, watchdog_interval
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 DRAIN = 10.0  # seconds from SIGTERM to the end, stalled peers included
 MARGIN = 1.5  # of these, what a child gets no part of: time to kill it and to say so
@@ -98,7 +98,9 @@ class Supervisor:
         """Life of a child; never returns."""
         status = 1
         try:
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl = ctypes.CDLL(None, use_errno=True).prctl
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(PR_SET_NAME, child.name.encode()[:15])  # for ps and top
             if os.getppid() == parent:
                 status = child.main(lambda: _say_ready(writer))
         except ArchiveError as error:

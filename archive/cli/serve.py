@@ -84,6 +84,7 @@ def serve(options: argparse.Namespace) -> int:
     children = [
         (f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)
     ]
+    children.append(("background", lambda ready: app.Background(settings.config).run(ready, settings.again)))
     _say_listening(config, sockets)
     status = Supervisor(children, settings.reload).run()
     LOG.info("stopped")
@@ -91,7 +92,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _acceptor(settings: Settings, sockets: list[socket.socket], census: Census, number: int) -> app.Main:
-    return lambda ready: app.Daemon(settings.config, sockets, census, number).run(ready, settings.again)
+    return lambda ready: app.Acceptor(settings.config, sockets, census, number).run(ready, settings.again)
 
 
 def _say_warnings(config: Config) -> None:

@@ -30,10 +30,14 @@ class Runner:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Let the step that runs now end, then the thread."""
+    def ask_to_stop(self) -> None:
+        """No step begins any more."""
         self._stopping = True
         self._wake.set()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Let the step that runs now end, then the thread."""
+        self.ask_to_stop()
         self._thread.join(timeout)
 
     def _run(self) -> None:

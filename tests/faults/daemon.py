@@ -15,13 +15,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.faults.forks import Forked, ForkServer
 from tests.faults.raw import ONLY_ECHO, Connection, Ended, Request, association
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,13 +67,17 @@ class Daemon:
         *,
         tls: bool = False,
         wrapper: list[str] | None = None,
+        seams: Sequence[str] = (),
+        forks: ForkServer | None = None,
     ) -> None:
+        """`seams`: protections to start without; `forks` starts it sooner."""
         self.folder = folder
         self.port, self.tls_port = free_port(), free_port() if tls else 0
         self.log_file = folder / "archive.log"
         self.config_file = folder / "archive.yaml"
         self._wrapper = wrapper or []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._seams, self._forks = list(seams), forks
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.settings: dict[str, Any] = merged(STANDARD, {"listeners": self._listeners()}, changes or {})
         self.configure()
@@ -104,15 +109,22 @@ class Daemon:
         return self
 
     def _run(self, notify_socket: str) -> None:
-        command = [*self._wrapper, sys.executable, "-X", "faulthandler", "-m", "archive", "serve"]
+        serve = ["serve", "--config", str(self.config_file)]
+        own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NOTIFY_SOCKET": notify_socket}
+        if self._forks:
+            self._process = self._forks.start(
+                serve, folder=self.folder, log=self.log_file, environment=own, seams=self._seams
+            )
+            return
+        launcher = ["tests.faults.launch", "--seams", ",".join(self._seams)] if self._seams else ["archive"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--config", str(self.config_file)],
+                [*self._wrapper, sys.executable, "-X", "faulthandler", "-m", *launcher, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NOTIFY_SOCKET": notify_socket},
+                env=os.environ | own,
                 start_new_session=True,
             )
 
@@ -198,7 +210,7 @@ class Daemon:
 
     def acceptors(self) -> list[int]:
         """The processes that serve; not the dead that are not buried yet."""
-        return [pid for pid in _children(self.pid) if _count(pid, "fd")]
+        return [pid for pid in _children(self.pid) if _name(pid).startswith("acceptor") and _count(pid, "fd")]
 
     def usage(self) -> Usage:
         pids = self.pids()
@@ -287,6 +299,13 @@ def many(port: int, count: int, **options: Any) -> Iterator[list[Connection]]:
 
 
 # -- /proc ------------------------------------------------------------------------------------------
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # gone meanwhile
+        return ""
 
 
 def _children(pid: int) -> list[int]:

@@ -1,8 +1,7 @@
-"""Builds everything from a Config and wires it; starts and stops in order.
+"""An acceptor process: the verbs over the services, behind the listeners of the configuration.
 
-Rules that hold here: whoever opens the store has settled what a crash left in its own journal first; nothing
-is opened before the process that uses it has been forked; what a reload may change is swapped in one
-assignment, so that running associations keep what they began with.
+Rules that hold here: nothing is opened before the process has been forked, but the listening sockets, which all
+share; what a reload may change is swapped in one assignment, so that running associations keep what they began with.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
+from archive.app.store import Archive
 from archive.config import Config, Listener
-from archive.dicom.attributes import HEADER_TAGS
 from archive.dimse import contexts
 from archive.dimse.access import Access
 from archive.dimse.associate import AssociateRequest
@@ -38,116 +36,15 @@ from archive.dimse.store import StoreObject
 from archive.dimse.tls import ServerTLS
 from archive.dimse.wire import Field
 from archive.errors import ConfigurationError
-from archive.index import Index, open_index
 from archive.log import set_level
 from archive.services.callers import Callers
-from archive.services.commit import Committer
-from archive.services.find import Find
-from archive.services.retrieve import Retrieve
-from archive.services.store import Rules, Store
-from archive.storage.journal import Journal, slots
-from archive.storage.local import Volume
-from archive.storage.spool import sweep
-from archive.workers.codec import Codec
-from archive.workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
 SERVED = frozenset({"echo", "store", "find", "move", "get"})  # services, as dimse/contexts.py names them
 MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
-INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
-
-
-class Archive:
-    """One process's hold on the archive: index, volume and services. A context manager."""
-
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
-        self.config = config
-        self.index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
-        self.volume = open_volume(config, self.index, clock)
-        sweep_spool(self.volume)  # a process that was killed is replaced while the others go on
-        self.journal = open_journal(config, self.volume)
-        self.committer = open_committer(config, self.volume, self.index, self.journal)
-        self.committer.recover()
-        self._clock = clock
-        self.store = self.store_for(config)
-        self.find = Find(self.index)
-        self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
-        self.codec = Codec(spool=self.volume.spool.path)
-        self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
-        self._checkpoint.start()
-
-    def store_for(self, config: Config) -> Store:
-        """The store by the rules of `config`, which a reload may change."""
-        return Store(
-            volume=self.volume, index=self.index, committer=self.committer, rules=rules(config), clock=self._clock
-        )
-
-    def close(self) -> None:
-        self.codec.close()
-        self._checkpoint.stop()
-        self.committer.close()
-        self.volume.close()
-        self.index.close()
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def rules(config: Config) -> Rules:
-    return Rules(
-        max_instance_size=config.limits.max_instance_size,
-        on_conflict=config.storage.on_conflict,
-        lenient_uids=config.storage.lenient_uids,
-        wanted=HEADER_TAGS,
-    )
-
-
-def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
-    volume = Volume(config.storage.path, reserve=config.storage.reserve, clock=clock)
-    volume.open(expected=index.statistics().instances > 0)
-    return volume
-
-
-def open_journal(config: Config, volume: Volume, slot: int | None = None) -> Journal:
-    return Journal(volume.root / "journal", config.storage.journal or INTENTS_ONLY, slot)
-
-
-def open_committer(config: Config, volume: Volume, index: Index, journal: Journal) -> Committer:
-    return Committer(volume=volume, index=index, journal=journal, group_syncs=bool(config.storage.journal))
-
-
-def recover(config: Config) -> None:
-    """Bring schema, journals and spool in order after whatever happened; run before anything is served."""
-    index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
-    volume = open_volume(config, index, time.time)
-    for slot in slots(volume.root / "journal"):
-        try:
-            journal = open_journal(config, volume, slot)
-        except BlockingIOError:
-            continue  # in use, by an import for example
-        committer = open_committer(config, volume, index, journal)
-        committer.recover()
-        committer.close()
-    sweep_spool(volume)
-    volume.close()
-    index.close()
-
-
-def sweep_spool(volume: Volume) -> None:
-    removed = sweep(volume.root / "spool")
-    if removed:
-        log.warning("removed %d unfinished files of dead processes", removed)
-
-
-# -- the daemon -------------------------------------------------------------------------------------
 
 Main = Callable[[Callable[[], None]], int]
 Reload = Callable[[], Config | None]
@@ -179,8 +76,8 @@ def destinations(config: Config) -> Destinations:
     return Destinations.of(config, Access.of(config))
 
 
-class Daemon:
-    """One acceptor process: the verbs over the services, behind the listeners of the configuration."""
+class Acceptor:
+    """One acceptor process."""
 
     def __init__(self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int) -> None:
         census.join(number)
@@ -213,7 +110,7 @@ class Daemon:
     def _take(self, config: Config) -> None:
         """Let new associations live by `config`; those that run keep what they began with."""
         archive = self._archive
-        archive.volume.reserve = config.storage.reserve
+        archive.change(config)
         set_limits(self._limits, config)
         for listener in self._listeners:
             listener.change(timeouts(config.timeouts))
@@ -221,7 +118,7 @@ class Daemon:
         destinations = Destinations.of(config, access)
         codec = archive.codec
         verbs = Verbs(
-            StoreObject(archive.store_for(config)),
+            StoreObject(archive.store),
             {
                 Field.C_ECHO_RQ: {"echo": Echo()},
                 Field.C_FIND_RQ: {"find": FindMatches(archive.find, config.ae.title)},

@@ -1,0 +1,138 @@
+"""One process's hold on the archive: index, volume, journal and the services over them.
+
+Rules that hold here: whoever opens the store has settled what a crash left in its own journal first; nothing
+is opened before the process that uses it has been forked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from archive.config import Config
+from archive.dicom.attributes import HEADER_TAGS
+from archive.index import Index, open_index
+from archive.services.causes import Causes
+from archive.services.commit import Committer
+from archive.services.find import Find
+from archive.services.retrieve import Retrieve
+from archive.services.store import Rules, Store
+from archive.storage.journal import Journal, slots
+from archive.storage.local import Volume
+from archive.storage.spool import sweep
+from archive.workers.codec import Codec
+from archive.workers.runner import Runner
+
+log = logging.getLogger(__name__)
+
+# Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
+CAUSES: tuple[Callable[[Causes, Config], None], ...] = ()
+
+INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
+
+
+class Archive:
+    """One process's hold on the archive: index, volume and services. A context manager."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+        self.config = config
+        self.index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
+        self.volume = open_volume(config, self.index, clock)
+        sweep_spool(self.volume)  # a process that was killed is replaced while the others go on
+        self.journal = open_journal(config, self.volume)
+        self.committer = open_committer(config, self.volume, self.index, self.journal)
+        self.committer.recover()
+        self._clock = clock
+        self.store = self._store_for(config)
+        self.find = Find(self.index)
+        self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
+        self.codec = Codec(spool=self.volume.spool.path)
+        self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
+        self._checkpoint.start()
+
+    def change(self, config: Config) -> None:
+        """Go on with the rules of `config`; what has begun keeps the old ones."""
+        self.config = config
+        self.volume.reserve = config.storage.reserve
+        self.store = self._store_for(config)
+
+    def _store_for(self, config: Config) -> Store:
+        return Store(
+            volume=self.volume,
+            index=self.index,
+            committer=self.committer,
+            rules=rules(config),
+            clock=self._clock,
+            causes=causes(config),
+        )
+
+    def close(self) -> None:
+        self.codec.close()
+        self._checkpoint.stop()
+        self.committer.close()
+        self.volume.close()
+        self.index.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def causes(config: Config) -> Causes:
+    """Which tasks are caused by what happens, by the rules of ``config``."""
+    found = Causes()
+    for add in CAUSES:
+        add(found, config)
+    return found
+
+
+def rules(config: Config) -> Rules:
+    return Rules(
+        max_instance_size=config.limits.max_instance_size,
+        on_conflict=config.storage.on_conflict,
+        lenient_uids=config.storage.lenient_uids,
+        wanted=HEADER_TAGS,
+    )
+
+
+def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
+    volume = Volume(config.storage.path, reserve=config.storage.reserve, clock=clock)
+    volume.open(expected=index.statistics().instances > 0)
+    return volume
+
+
+def open_journal(config: Config, volume: Volume, slot: int | None = None) -> Journal:
+    return Journal(volume.root / "journal", config.storage.journal or INTENTS_ONLY, slot)
+
+
+def open_committer(config: Config, volume: Volume, index: Index, journal: Journal) -> Committer:
+    return Committer(volume=volume, index=index, journal=journal, group_syncs=bool(config.storage.journal))
+
+
+def recover(config: Config) -> None:
+    """Bring schema, journals and spool in order after whatever happened; run before anything is served."""
+    index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
+    volume = open_volume(config, index, time.time)
+    for slot in slots(volume.root / "journal"):
+        try:
+            journal = open_journal(config, volume, slot)
+        except BlockingIOError:
+            continue  # in use, by an import for example
+        committer = open_committer(config, volume, index, journal)
+        committer.recover()
+        committer.close()
+    sweep_spool(volume)
+    volume.close()
+    index.close()
+
+
+def sweep_spool(volume: Volume) -> None:
+    removed = sweep(volume.root / "spool")
+    if removed:
+        log.warning("removed %d unfinished files of dead processes", removed)
