@@ -13,10 +13,11 @@ value counts as empty text, so that ``!=`` also holds for what is not there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from types import MappingProxyType
 
 from archive.dicom.attributes import BY_KEYWORD, Attribute, Level
 from archive.errors import ConfigurationError
@@ -47,6 +48,7 @@ class Or:
 
 
 Expression = Compare | Not | And | Or
+Words = Mapping[str, Sequence[Attribute]]
 
 LENGTH = 10_000  # characters of one expression
 DEPTH = 50  # parentheses and "not" within each other
@@ -56,16 +58,23 @@ _TOKEN = re.compile(r"""\s*(?:(?P<word>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>[0-9.]
 _SIGNS = {"==": "=", "<>": "!="}
 
 
-def parse_expression(text: str) -> Expression:
-    """The expression a text says; raises ConfigurationError naming the column."""
-    return _parse(text)
+def parse_expression(text: str, *, words: Words = MappingProxyType({})) -> Expression:
+    """The expression a text says; raises ConfigurationError naming the column.
+
+    ``words`` can be compared besides the indexed attributes.
+    """
+    return _parse(text) if not words else _parsed(text, words)
 
 
 @lru_cache(maxsize=256)
 def _parse(text: str) -> Expression:
+    return _parsed(text, {})
+
+
+def _parsed(text: str, words: Words) -> Expression:
     if len(text) > LENGTH:
         raise ConfigurationError(f"expression is longer than {LENGTH} characters")
-    parser = _Parser(_tokens(text))
+    parser = _Parser(_tokens(text), words)
     found = parser.expression(0)
     if parser.kind != "end":
         parser.complain("'and', 'or' or the end")
@@ -109,8 +118,8 @@ def _tokens(text: str) -> list[Token]:
 class _Parser:
     """Walks the tokens once, one function a rule."""
 
-    def __init__(self, tokens: list[Token]) -> None:
-        self.tokens, self.position = tokens, 0
+    def __init__(self, tokens: list[Token], words: Words) -> None:
+        self.tokens, self.position, self.words = tokens, 0, words
 
     @property
     def kind(self) -> str:
@@ -169,9 +178,9 @@ class _Parser:
         kind, text, column = self.tokens[self.position]
         if kind != "word":
             self.complain("an attribute such as Modality")
-        rows = BY_KEYWORD.get(text)
+        rows = BY_KEYWORD.get(text) or self.words.get(text)
         if not rows:
-            near = get_close_matches(text, BY_KEYWORD, 1)
+            near = get_close_matches(text, [*BY_KEYWORD, *self.words], 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise ConfigurationError(f"column {column}: {text} is no indexed attribute{hint}")
         if rows[-1].vr == "SQ":

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from archive.dicom.header import Header, read_header
 from archive.dicom.part10 import file_meta
+from archive.dicom.rule import header_facts
 from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, TooLarge
-from archive.index import Added, Index, Location, NewInstance, Outcome
+from archive.index import Added, Index, Location, NewInstance, NewTask, Outcome
+from archive.services.causes import IMAGE, Causes, Event
 from archive.services.commit import Arrival, Committer
 from archive.storage.local import Part, Volume
 
@@ -47,13 +49,21 @@ class Store:
     """Receives objects into one volume and one index; thread-safe."""
 
     def __init__(
-        self, *, volume: Volume, index: Index, committer: Committer, rules: Rules, clock: Callable[[], float]
+        self,
+        *,
+        volume: Volume,
+        index: Index,
+        committer: Committer,
+        rules: Rules,
+        clock: Callable[[], float],
+        causes: Causes | None = None,
     ) -> None:
         self.volume = volume
         self.index = index
         self.committer = committer
         self.rules = rules
         self.clock = clock
+        self.causes = causes or Causes()
 
     def receive(self, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> Reception:
         """Begin to receive one object. Raises OutOfResources when nothing can be stored now."""
@@ -164,6 +174,7 @@ class Reception:
     def _commit(self, header: Header) -> Outcome:
         store, prefix = self._store, self._file_meta()
         path = store.volume.new_path()
+        received = store.clock()
         new = NewInstance(
             header=header,
             location=Location(store.volume.name, path, len(prefix), self._size),
@@ -171,10 +182,34 @@ class Reception:
             sha256=self._sha.digest(),
             source=self._origin.calling,
             address=self._origin.address,
-            received=store.clock(),
+            received=received,
+            tasks=self._tasks(header, received),
             accept=store.rules.on_conflict == "accept",
         )
         return self._settle(new, store.committer.commit(self._arrival(new)))
+
+    def _tasks(self, header: Header, received: float) -> tuple[NewTask, ...]:
+        """What the arrival causes, as rows of its transaction."""
+        causes = self._store.causes
+        if not causes.has(IMAGE):
+            return ()
+        origin = self._origin
+        words = {
+            "CallingAETitle": origin.calling,
+            "CalledAETitle": origin.called,
+            "CallingAddress": origin.address,
+            "TransferSyntaxUID": self._transfer_syntax,
+        }
+        return causes.tasks(
+            Event(
+                IMAGE,
+                header_facts(header.values, words),
+                received,
+                study_uid=header.study_uid,
+                series_uid=header.series_uid,
+                sop_instance_uid=header.sop_instance_uid,
+            )
+        )
 
     def _arrival(self, new: NewInstance) -> Arrival:
         if self._part is None:
