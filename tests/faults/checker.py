@@ -3,36 +3,44 @@
 Rules that hold here: nothing of the archive is used, the database and the files are read as they lie on
 disk; every violation is named, none hides another; what needs a moment to settle (threads that end) gets
 a bounded one.
+
+As a command (exit status 1 when something does not hold):
+
+    python -m tests.faults.checker archive.yaml --acknowledged FILE --log FILE --marker DOE^JOHN
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import hashlib
 import re
-import sqlite3
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 
 from tests.faults.daemon import Daemon, Usage
 from tests.faults.objects import MARKER, Instance, keys_of_instance
-from tests.faults.raw import CONTEXTS, CT, MR, SUCCESS, Request, association, role
+from tests.faults.raw import CONTEXTS, CT, MR, ONLY_ECHO, SUCCESS, Ended, Request, association, role
+from tests.faults.site import Row, Site
 
 PATIENCE = 6.0  # seconds for threads to end and sockets to close
 MORE_MEMORY = 24 * 2**20  # what caches may take beside the ten per cent
 PROMPT = 0.1  # seconds, one C-ECHO with its association
+SIGNS = ("Traceback", "a fault of ours", "by a fault of the archive", "Fatal Python error", "Exception ignored")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
-class Row(NamedTuple):
-    uid: str
-    path: str
-    offset: int
-    size: int
-    sha256: bytes
+class Known(Protocol):
+    """What is looked for: the name of an object and the digest of its data set."""
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def sha256(self) -> bytes: ...
 
 
 def violations(
@@ -42,17 +50,20 @@ def violations(
     base: Usage | None = None,
     alive: bool = True,
     since: int = 0,
+    seen: set[str] | None = None,
+    asked: int = 1 << 30,
 ) -> list[str]:
-    """All that does not hold. `alive`: the daemon runs, so ask it as well; `base`: what it held before;
-    `since`: where the part of the log begins that is judged.
+    """All that does not hold. `alive`: the daemon runs, so ask it as well, for as many objects as `asked`;
+    `base`: what it held before; `since`: where the part of the log begins that is judged; `seen`: paths whose bytes
+    were compared before, and need not be again.
     """
     acknowledged = list(acknowledged)
-    found = list(_on_disk(daemon, acknowledged))
+    found = list(_on_disk(daemon, acknowledged, set() if seen is None else seen))
     if alive:
-        found += _asked(daemon, acknowledged)
+        found += _asked(daemon, acknowledged[-asked:])
         found += _usage(daemon, base) if base else []
         found += _prompt(daemon)
-    return [*found, *_log(daemon, since)]
+    return [*found, *in_log(daemon.log()[since:])]
 
 
 def check(
@@ -70,23 +81,12 @@ def check(
 # -- on disk ----------------------------------------------------------------------------------------
 
 
-def rows(daemon: Daemon) -> list[Row]:
-    with contextlib.closing(
-        sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)
-    ) as database:
-        text = "select sop_instance_uid, path, data_offset, data_size, sha256 from instance"
-        return [Row(*row) for row in database.execute(text)]
+def rows(site: Site) -> list[Row]:
+    return site.rows()
 
 
-def quarantine_rows(daemon: Daemon) -> set[str]:
-    with contextlib.closing(
-        sqlite3.connect(f"file:{daemon.folder / 'index.db'}?mode=ro", uri=True, timeout=10)
-    ) as database:
-        return {path for (path,) in database.execute("select path from quarantine")}
-
-
-def _on_disk(daemon: Daemon, acknowledged: list[Instance]) -> Iterator[str]:
-    files, found = _settled(daemon)
+def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str]) -> Iterator[str]:
+    files, found = _settled(site)
     by_uid = Counter(row.uid for row in found)
     whole = {row.uid: row for row in found}
     for instance in acknowledged:
@@ -95,21 +95,23 @@ def _on_disk(daemon: Daemon, acknowledged: list[Instance]) -> Iterator[str]:
         elif whole[instance.uid].sha256 != instance.sha256:
             yield f"acknowledged {instance.uid}: the row is of other bytes"
     for row in found:
-        yield from _file(daemon.files / row.path, row)
+        if row.path not in seen or row.path not in files:
+            yield from _file(site.files / row.path, row)
+            seen.add(row.path)
     paths = {row.path for row in found}
     yield from (f"file without row: {path}" for path in sorted(files - paths))
-    yield from (f"left in the spool: {path}" for path in daemon.spool())
-    aside = {str(path.relative_to(daemon.files)) for path in daemon.quarantined()}
-    yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside ^ quarantine_rows(daemon)))
+    yield from (f"left in the spool: {path}" for path in site.spool())
+    aside = {str(path.relative_to(site.files)) for path in site.quarantined()}
+    yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside ^ site.quarantine_rows()))
 
 
-def _settled(daemon: Daemon) -> tuple[set[str], list[Row]]:
+def _settled(site: Site) -> tuple[set[str], list[Row]]:
     """Files and rows of one moment: a store that runs between the two looks is no fault."""
-    end = time.monotonic() + (PATIENCE if daemon.is_running else 0)
+    end = time.monotonic() + (PATIENCE if site.is_running else 0)
     while True:
-        found = rows(daemon)
-        files = {str(path.relative_to(daemon.files)) for path in daemon.objects()}
-        if (files == {row.path for row in found} and not daemon.spool()) or time.monotonic() > end:
+        found = rows(site)
+        files = {str(path.relative_to(site.files)) for path in site.objects()}
+        if (files == {row.path for row in found} and not site.spool()) or time.monotonic() > end:
             return files, found
         time.sleep(0.1)
 
@@ -121,6 +123,8 @@ def _file(path: Path, row: Row) -> Iterator[str]:
     data = path.read_bytes()[row.offset :]
     if len(data) != row.size or hashlib.sha256(data).digest() != row.sha256:
         yield f"file of {row.uid} has other bytes than were received"
+    if not row.study or not row.series:
+        yield f"row of {row.uid} has no study or series"
 
 
 # -- over the network -------------------------------------------------------------------------------
@@ -171,12 +175,59 @@ def _prompt(daemon: Daemon) -> list[str]:
 # -- in the log -------------------------------------------------------------------------------------
 
 
-def _log(daemon: Daemon, since: int) -> Iterator[str]:
-    text = daemon.log()[since:]
-    for sign in ("Traceback", "a fault of ours", "Fatal Python error", "Exception ignored"):
+def in_log(text: str, markers: Sequence[str] = (MARKER,)) -> Iterator[str]:
+    for sign in SIGNS:
         if sign in text:
             yield f"in the log: {text[max(0, text.index(sign) - 300) :][:1500]}"
-    if MARKER in text:
-        yield f"patient data in the log: {text[max(0, text.index(MARKER) - 200) :][:400]}"
+    for marker in markers:
+        if marker in text:
+            yield f"patient data in the log: {text[max(0, text.index(marker) - 200) :][:400]}"
     if found := _CONTROL.search(text):
         yield f"raw control character {found[0]!r} in the log"
+
+
+# -- the command ------------------------------------------------------------------------------------
+
+
+class Noted:
+    """A line of the list of what was acknowledged: SOP Instance UID and SHA-256 of the data set."""
+
+    def __init__(self, line: str) -> None:
+        self.uid, digest = line.split()
+        self.sha256 = bytes.fromhex(digest)
+
+
+def look(site: Site, acknowledged: Sequence[Known], markers: Sequence[str], *, port: int = 0) -> Iterator[str]:
+    """What can be said of an archive that somebody else started, or that has ended in order."""
+    yield from _on_disk(site, acknowledged, set())
+    if port:
+        before = time.monotonic()
+        try:
+            with association(port, Request(calling="PROBE", contexts=ONLY_ECHO)) as probe:
+                if (status := probe.echo()) != SUCCESS:
+                    yield f"C-ECHO is answered with {status:04x}"
+        except (OSError, Ended) as error:
+            yield f"no C-ECHO: {error}"
+        if time.monotonic() - before > PROMPT:
+            yield f"a C-ECHO takes {(time.monotonic() - before) * 1000:.0f} ms"
+    yield from in_log(site.log(), markers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tests.faults.checker", description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, help="the archive's configuration file")
+    parser.add_argument("--acknowledged", type=Path, help="file with lines `SOP-Instance-UID SHA-256-of-data-set`")
+    parser.add_argument("--log", type=Path, help="what the daemon wrote to standard error")
+    parser.add_argument("--marker", action="append", default=[], help="text of a patient that no log may hold")
+    parser.add_argument("--port", type=int, default=0, help="where the running archive answers a C-ECHO")
+    options = parser.parse_args(arguments)
+    lines = options.acknowledged.read_text().splitlines() if options.acknowledged else []
+    site = Site.of(options.config, options.log or Path("/nonexistent"))
+    site.is_running = bool(options.port)
+    found = list(look(site, [Noted(line) for line in lines if line.strip()], options.marker, port=options.port))
+    print("\n".join(found) or f"{len(site.rows())} instances, {len(lines)} acknowledged, nothing to complain of")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,6 +24,7 @@ import yaml
 
 from tests.faults.forks import Forked, ForkServer
 from tests.faults.raw import ONLY_ECHO, Connection, Ended, Request, association
+from tests.faults.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -57,7 +58,7 @@ class Usage:
     resident: int  # bytes, memory shared between the processes counted once (PSS)
 
 
-class Daemon:
+class Daemon(Site):
     """`archive serve` in `folder`. Relative paths of the configuration lie there."""
 
     def __init__(
@@ -71,15 +72,14 @@ class Daemon:
         forks: ForkServer | None = None,
     ) -> None:
         """`seams`: protections to start without; `forks` starts it sooner."""
-        self.folder = folder
+        super().__init__(folder, {})
         self.port, self.tls_port = free_port(), free_port() if tls else 0
-        self.log_file = folder / "archive.log"
         self.config_file = folder / "archive.yaml"
         self._wrapper = wrapper or []
         self._seams, self._forks = list(seams), forks
         self._process: subprocess.Popen[bytes] | Forked | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self.settings: dict[str, Any] = merged(STANDARD, {"listeners": self._listeners()}, changes or {})
+        self.settings = merged(STANDARD, {"listeners": self._listeners()}, changes or {})
         self.configure()
 
     def _listeners(self) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ class Daemon:
         return self._process.wait(patience)
 
     @property
-    def is_running(self) -> bool:
+    def is_running(self) -> bool:  # type: ignore[override]
         return self._process is not None and self._process.poll() is None
 
     def stop(self, patience: float = 15.0) -> int:
@@ -182,9 +182,6 @@ class Daemon:
         self.kill()
 
     # -- what is seen of it ---------------------------------------------------------------------
-
-    def log(self) -> str:
-        return self.log_file.read_text(errors="backslashreplace") if self.log_file.exists() else ""
 
     def echo(self, source: str = "127.0.0.1", calling: str = "PROBE") -> int:
         """The status of one C-ECHO on an association of its own."""
@@ -223,21 +220,6 @@ class Daemon:
 
     def cpu_seconds(self) -> float:
         return sum(_cpu(pid) for pid in self.pids()) / TICK
-
-    # -- what it keeps --------------------------------------------------------------------------
-
-    @property
-    def files(self) -> Path:
-        return self.folder / "files"
-
-    def spool(self) -> list[Path]:
-        return [path for path in (self.files / "spool").rglob("*") if path.is_file() and path.name != ".lock"]
-
-    def objects(self) -> list[Path]:
-        return [path for path in (self.files / "objects").rglob("*") if path.is_file()]
-
-    def quarantined(self) -> list[Path]:
-        return [path for path in (self.files / "quarantine").rglob("*") if path.is_file()]
 
 
 def merged(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
