@@ -36,7 +36,10 @@ class Key(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute at one level; ``items`` are the attributes of a sequence's items."""
+    """One attribute at one level; ``items`` are the attributes of a sequence's items.
+
+    ``extra`` attributes are a site's own (see ``extra``): they have no column.
+    """
 
     keyword: str
     tag: int
@@ -48,6 +51,7 @@ class Attribute:
     indexed: bool = False
     multiple: bool = False
     items: tuple[Attribute, ...] = ()
+    extra: bool = False
 
 
 def column_name(keyword: str) -> str:
@@ -292,8 +296,13 @@ SPECIFIC_CHARACTER_SET = 0x00080005
 TIMEZONE_OFFSET = 0x00080201
 
 
-def resolve(tag: int, level: Level) -> Attribute | None:
-    """The attribute a key means in a query at ``level``: the lowest at or above it, else the highest below."""
+def resolve(tag: int, level: Level, more: tuple[Attribute, ...] = ()) -> Attribute | None:
+    """The attribute a key means in a query at ``level``: the lowest at or above it, else the highest below.
+
+    ``more`` are rows of the same tag beyond the table.
+    """
     rows = BY_TAG.get(tag, ())
+    if more:
+        rows = tuple(sorted((*rows, *more), key=lambda row: row.level))
     above = [row for row in rows if row.level <= level]
     return above[-1] if above else (rows[0] if rows else None)

@@ -23,6 +23,7 @@ from archive.dicom.attributes import (
     Level,
     resolve,
 )
+from archive.dicom.extra import NO_EXTRA, ExtraKeys, item_attribute
 from archive.dicom.keys import is_wild, read_key
 from archive.dicom.moments import combined
 from archive.dicom.query import (
@@ -68,17 +69,20 @@ def read_query(
     timezone: str = "",
     empty_values: bool = False,
     retrieve_aet: str = "",
+    extra: ExtraKeys = NO_EXTRA,
 ) -> Query:
     """The query of a C-FIND identifier; raises InvalidQuery.
 
     ``relational``, ``fuzzy``, ``combine`` and ``empty_values`` are what extended negotiation agreed on (PS3.4 C.5.1.1);
     ``timezone`` is the archive's own offset from UTC when timezone adjustment was agreed on, else empty. A requester
-    in another timezone has other days, so that its dates are spans of date and time here.
+    in another timezone has other days, so that its dates are spans of date and time here. ``extra`` are the site's
+    own attributes.
     """
     level = _level(identifier, root)
     _check_hierarchy(identifier, root, level, relational=relational, retrieval=False)
     shift = _shift(identifier, timezone)
-    reader = _Reader(level, relational, {"fuzzy": fuzzy, "empty_values": empty_values, "shift": shift}, retrieve_aet)
+    options = {"fuzzy": fuzzy, "empty_values": empty_values, "shift": shift}
+    reader = _Reader(level, relational, options, retrieve_aet, extra)
     for tag in sorted(identifier):
         if tag & 0xFFFF and tag not in _NO_KEYS:
             reader.take(tag, identifier[tag])
@@ -157,8 +161,10 @@ def _shift(identifier: Identifier, timezone: str) -> int:
 class _Reader:
     """Collects conditions and returns while the keys are walked."""
 
-    def __init__(self, level: Level, relational: bool, options: Mapping[str, Any], retrieve_aet: str) -> None:
-        self.level, self.relational, self.options = level, relational, options
+    def __init__(
+        self, level: Level, relational: bool, options: Mapping[str, Any], retrieve_aet: str, extra: ExtraKeys
+    ) -> None:
+        self.level, self.relational, self.options, self.extra = level, relational, options, extra
         self.constants = {RETRIEVE_AE_TITLE: retrieve_aet, INSTANCE_AVAILABILITY: "ONLINE"}
         self.conditions: list[Condition] = []
         self.returns: dict[int, Return] = {}
@@ -171,7 +177,7 @@ class _Reader:
 
     def take(self, tag: int, element: tuple[str, Any]) -> None:
         vr, value = element
-        attribute = resolve(tag, self.level)
+        attribute = resolve(tag, self.level, self.extra.by_tag.get(tag, ()))
         if tag in self.constants:
             self._constant(tag, vr)
         elif tag == TIMEZONE_OFFSET:
@@ -218,8 +224,13 @@ class _Reader:
         if not items or not items[0]:
             return None, attribute.items
         known = {item.tag: item for item in attribute.items}
+        if attribute.extra:
+            known = {tag: item for tag in items[0] if (item := item_attribute(attribute, tag))}
         wanted = [known[tag] for tag in sorted(items[0]) if tag in known]
         self.unsupported |= any(tag not in known and tag & 0xFFFF for tag in items[0])
         found = [(item, self._key(item, items[0][item.tag][1])) for item in wanted]
+        if attribute.extra and any(isinstance(test, NoValue) for _, test in found):  # what is not there is not indexed
+            found = [(item, None if isinstance(test, NoValue) else test) for item, test in found]
+            self.unsupported = True
         conditions = combined([Condition(item, test) for item, test in found if test is not None], 0)
         return Within(tuple(conditions)) if conditions else None, tuple(wanted)

@@ -31,7 +31,7 @@ def combined(conditions: Sequence[Condition], shift: int) -> list[Condition]:
 
     With a shift, a date alone becomes one too: from midnight to midnight by the requester's clock.
     """
-    by_keyword = {condition.attribute.keyword: condition for condition in conditions}
+    by_keyword = {each.attribute.keyword: each for each in conditions if not each.attribute.extra}
     moments: dict[str, Condition] = {}
     used: set[str] = set()
     for date_keyword, time_keyword in PAIRS.items():
@@ -45,8 +45,8 @@ def combined(conditions: Sequence[Condition], shift: int) -> list[Condition]:
         elif time is None and _of(date_keyword, shift):
             moment = _moment(_partner(date.attribute), date.test, Between(None, None), shift)
             moments[date_keyword] = Condition(date.attribute, moment)
-    kept = [condition for condition in conditions if condition.attribute.keyword not in used]
-    return [moments.get(condition.attribute.keyword, condition) for condition in kept]
+    kept = [each for each in conditions if each.attribute.extra or each.attribute.keyword not in used]
+    return [each if each.attribute.extra else moments.get(each.attribute.keyword, each) for each in kept]
 
 
 def _of(date_keyword: str, shift: int) -> int:

@@ -35,7 +35,7 @@ LIFTED = {"RequestedProcedureID": 0x00400275, "ScheduledProcedureStepID": 0x0040
 REQUEST_COLUMNS = {keyword: column_name(keyword) for keyword in LIFTED}
 
 # Text that comparisons work on, of VRs whose values may be no valid date or time.
-_COMPARABLE: dict[str, Callable[[str], str | None]] = {
+COMPARABLE: dict[str, Callable[[str], str | None]] = {
     "DA": canonical_date,
     "TM": canonical_time,
     "DT": comparable_moment,
@@ -79,8 +79,8 @@ class _Column:
 def _clean(vr: str, length: int, text: str) -> tuple[str | None, str | None]:
     """What the column holds, and what the object said when that is something else."""
     text = possible(text)[:length]
-    if vr in _COMPARABLE and text:
-        comparable = _COMPARABLE[vr](text)
+    if vr in COMPARABLE and text:
+        comparable = COMPARABLE[vr](text)
         return comparable, None if comparable == text else text
     return canonical_number(vr, text) if vr in _NUMBERS else text, None
 

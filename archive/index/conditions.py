@@ -164,7 +164,7 @@ def _name(dialect: Dialect, prefix: str, attribute: Attribute, test: NameIs) -> 
 
 def _any_group(dialect: Dialect, column: str, attribute: Attribute, pattern: str) -> Sql:
     """A folded name column holds all groups as values, the alphabetic one first: only that can be Latin."""
-    tests = _variants(pattern)
+    tests = variants(pattern)
     if attribute.multiple or not pattern.isascii():
         return any_of([any_value(dialect, column, fits(dialect, "value", each)) for each in tests])
     alone = [fits(dialect, column, each) for each in tests]
@@ -172,7 +172,7 @@ def _any_group(dialect: Dialect, column: str, attribute: Attribute, pattern: str
     return any_of(alone + followed)
 
 
-def _variants(pattern: str) -> tuple[str, ...]:
+def variants(pattern: str) -> tuple[str, ...]:
     """``doe^*`` also means doe alone: components at the end may be missing."""
     return (pattern, pattern[:-2]) if pattern.endswith("^*") else (pattern,)
 
@@ -181,9 +181,9 @@ def _patient_name(dialect: Dialect, columns: Sequence[str], test: NameIs) -> Sql
     if len(test.groups) == 1:
         pattern = test.groups[0]
         searched = columns[:1] if pattern.isascii() else columns
-        return any_of([fits(dialect, column, each) for column in searched for each in _variants(pattern)])
+        return any_of([fits(dialect, column, each) for column in searched for each in variants(pattern)])
     wanted = [(column, group) for column, group in zip(columns, test.groups, strict=False) if group not in ("", "*")]
-    return all_of([any_of([fits(dialect, column, each) for each in _variants(group)]) for column, group in wanted])
+    return all_of([any_of([fits(dialect, column, each) for each in variants(group)]) for column, group in wanted])
 
 
 def _words(dialect: Dialect, prefix: str, attribute: Attribute, test: NameHas) -> Sql:
@@ -209,7 +209,7 @@ def _in_item(dialect: Dialect, wanted: Condition) -> Sql:
     match wanted.test:
         case NameIs(groups):
             patterns = [group for group in groups if group not in ("", "*")]
-            tests = [any_of([fits(dialect, "value", each) for each in _variants(pattern)]) for pattern in patterns]
+            tests = [any_of([fits(dialect, "value", each) for each in variants(pattern)]) for pattern in patterns]
             return all_of([any_value(dialect, text, test) for test in tests])
         case NameHas(tokens):
             words = f"'\\' || replace(replace({text}, '^', '\\'), ' ', '\\')"

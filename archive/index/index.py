@@ -6,15 +6,16 @@ everything it returns is a plain value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from archive.dicom.expression import Expression, parse_expression
+from archive.dicom.extra import NO_EXTRA, ExtraKeys
 from archive.dicom.query import Query
 from archive.errors import ConfigurationError
-from archive.index import callers, meta, quarantine, removal, search, studies, tasks
+from archive.index import callers, extra_fill, meta, quarantine, removal, search, studies, tasks
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
@@ -38,12 +39,13 @@ from archive.index.wakes import Wakes
 Visible = Expression | str | None
 
 
-def open_index(url: str, *, statement_timeout: float = PATIENCE) -> Index:
+def open_index(url: str, *, statement_timeout: float = PATIENCE, extra: ExtraKeys = NO_EXTRA) -> Index:
     """The index at ``sqlite:///path`` or ``postgresql://…``, made and migrated as needed.
 
+    ``extra`` are the attributes that the site indexes beyond the table.
     Raises ConfigurationError for what cannot be used, IndexUnavailable for a server that does not answer.
     """
-    index = Index(open_database(url, statement_timeout=statement_timeout))
+    index = Index(open_database(url, statement_timeout=statement_timeout), extra)
     try:
         migrate(index.database)
     except BaseException:
@@ -74,9 +76,10 @@ def _expression(visible: Visible) -> Expression | None:
 class Index:
     """Patients, studies, series and instances, and what has to be done about them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, extra: ExtraKeys = NO_EXTRA) -> None:
         self.database = database
-        self._instances = Instances(database)
+        self.extra = extra
+        self._instances = Instances(database, extra.rows)
 
     # -- receiving ------------------------------------------------------------------------------
 
@@ -167,6 +170,32 @@ class Index:
     def release_quarantined(self, key: int) -> bool:
         """Forget an entry: the object was stored or deleted. False when somebody else already did."""
         return quarantine.remove(self.database, key)
+
+    # -- a site's own attributes ----------------------------------------------------------------
+
+    def settle_extra(self, now: float) -> bool:
+        """Note which attributes are configured; when they changed, a task is added to fill and drop. True if so."""
+        return extra_fill.settle(self.database, self.extra, now)
+
+    def extra_progress(self) -> extra_fill.Filling:
+        """What is still to be filled in from files, and dropped."""
+        return extra_fill.read(self.database)
+
+    def unfilled(self, limit: int) -> list[extra_fill.Unfilled]:
+        """The next instances whose files are to be read for attributes that were configured later."""
+        return extra_fill.unfilled(self.database, self.extra, limit)
+
+    def fill_extra(self, page: Sequence[extra_fill.Unfilled], values: Mapping[int, Mapping[int, str]]) -> None:
+        """Add what the files of a page said, by instance id, and go on behind it."""
+        extra_fill.fill(self.database, self.extra, page, values)
+
+    def drop_extra(self, limit: int) -> bool:
+        """Forget values of attributes that are configured no more, so many at a time; False when none is left."""
+        return extra_fill.drop_some(self.database, limit)
+
+    def end_extra(self) -> None:
+        """All files were read."""
+        extra_fill.end(self.database)
 
     # -- tasks ----------------------------------------------------------------------------------
 

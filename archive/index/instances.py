@@ -13,10 +13,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from archive.dicom.attributes import Level
+from archive.dicom.attributes import Attribute, Level
 from archive.dicom.header import Header
 from archive.index.columns import CLEANERS
 from archive.index.database import Database, Row, Session
+from archive.index.extra import add as add_extra
+from archive.index.extra import drop as drop_extra
 from archive.index.parents import Parents, discard, fill, find_parents, make_parents, modality_of
 from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
 
@@ -94,8 +96,9 @@ class _StudyGrowth:
 class Instances:
     """Adds to one database; remembers what it saw, per process."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, extra: Sequence[Attribute] = ()) -> None:
         self._database = database
+        self._extra = extra
         self._remembered: dict[str, Parents] = {}
         self._mutex = threading.Lock()
 
@@ -109,7 +112,7 @@ class Instances:
         """What became of each, in order; raises IndexUnavailable when nothing was added."""
 
         def work(session: Session) -> tuple[list[Added], dict[str, Parents]]:
-            adding = _Batch(session, remembered, check_names)
+            adding = _Batch(session, remembered, check_names, self._extra)
             return adding.run(batch, journal), adding.learned
 
         remembered = self._remembered
@@ -151,8 +154,11 @@ class Instances:
 class _Batch:
     """One attempt to add a batch in one transaction."""
 
-    def __init__(self, session: Session, remembered: dict[str, Parents], check_names: bool) -> None:
+    def __init__(
+        self, session: Session, remembered: dict[str, Parents], check_names: bool, extra: Sequence[Attribute] = ()
+    ) -> None:
         self.session = session
+        self.extra = extra
         self.remembered = remembered
         self.check_names = check_names
         self.learned: dict[str, Parents] = {}
@@ -185,9 +191,18 @@ class _Batch:
             discard(self.session, parents.created)
             return self._settle(new, parents)
         self._grow(new, parents)
+        if self.extra:
+            self._add_extra(header, self.learned.get(header.series_uid, parents), row[0])
         for task in new.tasks:
             insert_task(self.session, task, new.received)
         return Added(Outcome.STORED, row[0])
+
+    def _add_extra(self, header: Header, parents: Parents, key: int) -> None:
+        """Values of a site's own attributes; what the rows above have is remembered with them."""
+        filled = add_extra(self.session, self.extra, {**parents.rows(), Level.IMAGE: key}, header.values, parents.extra)
+        if filled != parents.extra:
+            parents = self.learned[header.series_uid] = parents.copy()
+            parents.extra = filled
 
     def _learn(self, header: Header, now: float) -> Parents:
         parents = find_parents(self.session, header)
@@ -248,6 +263,9 @@ class _Batch:
 
     def _replace(self, new: NewInstance, parents: Parents, key: int, old: Location) -> Added:
         self.session.run(_REPLACE, [*self._values(new, parents), key])
+        if self.extra:
+            drop_extra(self.session, Level.IMAGE, [key])
+            self._add_extra(new.header, parents, key)
         study = self.studies[parents.study]
         study.size += new.location.size - old.size
         study.updated = new.received

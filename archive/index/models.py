@@ -117,6 +117,33 @@ class StudyModality(peewee.Model):
         primary_key = peewee.CompositeKey("modality", "study_date", "study")
 
 
+class ExtraValue(peewee.Model):
+    """What an object said of an attribute that a site indexes beyond the table; ``owner`` is a row of the level."""
+
+    keyword = peewee.TextField()
+    level = peewee.BigIntegerField()
+    owner = peewee.BigIntegerField()
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "extra_value"
+        primary_key = peewee.CompositeKey("keyword", "level", "owner")
+
+
+class ExtraTerm(peewee.Model):
+    """What it is found by, value for value; ``item`` counts the items of a sequence."""
+
+    keyword = peewee.TextField()
+    level = peewee.BigIntegerField()
+    term = peewee.TextField()
+    owner = peewee.BigIntegerField()
+    item = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "extra_term"
+        primary_key = peewee.CompositeKey("keyword", "level", "term", "owner", "item")
+
+
 class MetaRow(peewee.Model):
     name = peewee.TextField(primary_key=True)
     value = peewee.TextField()
@@ -179,6 +206,7 @@ class QuarantineRow(_Table):
 
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
-    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, MetaRow, Journal, TaskRow, Caller,
+    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, ExtraValue, ExtraTerm,
+    MetaRow, Journal, TaskRow, Caller,
     QuarantineRow,
 )  # fmt: skip

@@ -25,6 +25,7 @@ from archive.index.columns import (
     Cleaner,
 )
 from archive.index.database import Session
+from archive.index.extra import Filled
 
 OTHER_STUDY = "Series Instance UID is in another study"
 OTHER_PATIENT = "Study Instance UID belongs to another patient"
@@ -56,6 +57,7 @@ class Parents:
     created: list[tuple[str, int]] = field(default_factory=list)
     lacking: frozenset[int] = frozenset()
     agreed: tuple[str | None, ...] = ()  # what the last header that belonged here said
+    extra: Filled = frozenset()  # which of a site's own attributes the rows have
 
     def contradiction(self, header: Header, *, check_names: bool) -> str:
         """Why the header cannot belong here, or nothing."""
@@ -77,6 +79,9 @@ class Parents:
     def lacks(self, values: Mapping[int, str]) -> bool:
         """Whether a header has something that one of the rows still lacks."""
         return any(values[tag] for tag in self.lacking & values.keys())
+
+    def rows(self) -> dict[Level, int]:
+        return {Level.PATIENT: self.patient, Level.STUDY: self.study, Level.SERIES: self.series}
 
     def settle(self) -> None:
         """Note what is lacking now."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from archive.dicom.attributes import Level
+from archive.index.columns import TABLES
 from archive.index.database import Database, Session
+from archive.index.extra import drop
 from archive.index.parents import BESIDE
 from archive.index.values import Location, Removed
 
+LEVELS = {table: level for level, table in TABLES.items()}
 CHUNK = 2_000  # instances of one transaction, so that arrivals wait for tenths of a second at most
 
 
@@ -50,6 +54,7 @@ class _Removal:
         if not rows:
             return Removed()
         session.run(f"DELETE FROM instance WHERE {self.among('id')}", self.listed([row[0] for row in rows]))
+        drop(session, Level.IMAGE, [row[0] for row in rows])
         series = self._shrink_series(sorted({row[1] for row in rows}), [row[1] for row in rows])
         sizes = [(row[2], row[6]) for row in rows]
         studies = self._shrink_studies(sorted({row[2] for row in rows}), sizes)
@@ -115,3 +120,5 @@ class _Removal:
         """What stands beside a row that is going."""
         which = f"(SELECT id FROM {table} WHERE id = ? AND {empty})"
         self.session.run(f"DELETE FROM {BESIDE[table]} WHERE {table} IN {which}", (key,))
+        if self.session.row(f"SELECT 1 FROM {table} WHERE id = ? AND {empty}", (key,)):
+            drop(self.session, LEVELS[table], [key])

@@ -19,6 +19,7 @@ from archive.index.columns import TABLES
 from archive.index.computed import MODALITIES, TRANSFER_SYNTAX, counted, is_list, kept, listed
 from archive.index.conditions import Sql, all_of, condition, value_test
 from archive.index.database import Database, Dialect, Row, Rows
+from archive.index.extra_search import extra_condition, extra_value
 from archive.index.instances import STORED_COLUMNS, stored_instance
 from archive.index.values import StoredInstance
 from archive.index.visibility import expression_sql
@@ -38,7 +39,7 @@ def find(database: Database, query: Query, *, limit: int | None, visible: Expres
     texts = [
         (number, each.attribute)
         for number, each in enumerate(query.returns)
-        if each.attribute is not None and each.vr in _VERBATIM_VRS
+        if each.attribute is not None and not each.attribute.extra and each.vr in _VERBATIM_VRS
     ]
     levels = sorted({attribute.level for _, attribute in texts})
     extra = [f"{ALIASES[level]}.verbatim" for level in levels]
@@ -96,6 +97,8 @@ class _Statement:
             return self._constant(wanted.constant)
         if wanted.attribute is None:
             return "NULL", []
+        if wanted.attribute.extra:
+            return extra_value(ALIASES[wanted.attribute.level], wanted.attribute)
         if wanted.attribute.computed:
             return self._computed(wanted.attribute)
         return f"{ALIASES[wanted.attribute.level]}.{wanted.attribute.column}", []
@@ -157,7 +160,7 @@ class _Statement:
         if attribute.keyword == TRANSFER_SYNTAX:
             return value_test(self.dialect, column, wanted.test)
         if not is_list(attribute):
-            return condition(self.dialect, ALIASES[attribute.level], wanted)
+            return _condition(self.dialect, ALIASES[attribute.level], wanted)
         if not self._hides_series():
             return value_test(self.dialect, column, wanted.test, multiple=True)
         level, single = listed(attribute)
@@ -182,7 +185,7 @@ class _Statement:
             for each in rest
         )
         column, head = f"{_BELOW[first]}.{_PARENT[first]}", f"FROM {TABLES[first]} {_BELOW[first]}{joins}"
-        parts = [condition(self.dialect, aliases[each.attribute.level], each) for each in below]
+        parts = [_condition(self.dialect, aliases[each.attribute.level], each) for each in below]
         sql, parameters = all_of(parts)
         leads: Sql = (f"{ALIASES[self.level]}.id IN (SELECT {column} {head} WHERE {sql})", parameters)
         if self.visible is None:
@@ -253,6 +256,10 @@ class _Statement:
         tests = [each.test for each in dates]
         tests = [_days(test) if isinstance(test, Moment) else test for test in tests]
         return [value_test(self.dialect, "study_date", test) for test in tests if isinstance(test, Between)]
+
+
+def _condition(dialect: Dialect, alias: str, wanted: Condition) -> Sql:
+    return (extra_condition if wanted.attribute.extra else condition)(dialect, alias, wanted)
 
 
 def _leads(attribute: Attribute) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from archive.dicom.matching import Root, read_retrieval
-from archive.index import Index, NewTask
+from archive.dicom.extra import ExtraKeys
+from archive.dicom.matching import Root, read_query, read_retrieval
+from archive.index import Index, NewTask, open_index
 from archive.index.database import Session
 from archive.index.models import MODELS
 from archive.index.postgresql import PostgresqlDatabase, PostgresqlSession
@@ -175,6 +177,40 @@ def test_querying_and_retrieving_scan_no_table(index: Index, recorded: Recorded,
         list(index.instances(retrieval, visible=visible))
         index.count(retrieval, visible=visible)
     assert scans(index, recorded) == {}
+
+
+EXTRA = ExtraKeys.of([
+    "study.NamesOfIntendedRecipientsOfResults", "series.ScanningSequence", "series.AnatomicRegionSequence", "image.KVP",
+])  # fmt: skip
+
+
+def test_a_site_s_own_attributes_scan_no_table(index_url: str, recorded: Recorded) -> None:
+    with closing(open_index(index_url, extra=EXTRA)) as index:
+        index.settle_extra(1.0)
+        said = {"ScanningSequence": "SE", "KVP": "120", "NamesOfIntendedRecipientsOfResults": "Roe^Ann"}
+        said["AnatomicRegionSequence"] = '[{"CodeValue": "1", "CodeMeaning": "2"}]'
+        index.add([arrival(f"9.{number}", sop=f"9.{number}.1", **said) for number in range(500)])
+        index.add([arrival("9.1", sop="9.1.1", policy="replace", **said)])
+        index.database.transact(lambda session: session.run("ANALYZE"))
+        recorded.clear()
+        index.add([arrival("9.1", **said)])
+        for level, keys in (
+            ("STUDY", {"NamesOfIntendedRecipientsOfResults": "roe*"}),
+            ("STUDY", {"ScanningSequence": "SE", "StudyInstanceUID": "9.1"}),
+            ("SERIES", {"AnatomicRegionSequence": [{"CodeValue": "1", "CodeMeaning": "2"}]}),
+            ("IMAGE", {"KVP": "1*"}),
+            ("IMAGE", {"KVP": '""', "PatientID": "P1"}),
+        ):
+            wanted = read_query(identifier(level, **keys), Root.STUDY, relational=True, empty_values=True, extra=EXTRA)
+            list(index.find(wanted))
+        page = index.unfilled(50)
+        index.fill_extra(page, {})
+        known = index.known("9.1.1")
+        assert known
+        index.remove([known.id])
+        index.drop_extra(10)
+        index.end_extra()
+        assert scans(index, recorded) == {}
 
 
 def test_fuzzy_names_scan_no_table(index: Index, recorded: Recorded) -> None:

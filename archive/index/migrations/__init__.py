@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 from archive.errors import ConfigurationError
 from archive.index.database import Database, Session
-from archive.index.migrations import m0001_first
+from archive.index.migrations import m0001_first, m0002_extra_keys
 
 Statements = Callable[[], Iterator[str]]
 
-MIGRATIONS: tuple[Statements, ...] = (m0001_first.statements,)
+MIGRATIONS: tuple[Statements, ...] = (m0001_first.statements, m0002_extra_keys.statements)
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
 
