@@ -49,7 +49,7 @@ def _to_json(new: NewInstance) -> str:
     found: dict[str, Any] = {
         field.name: getattr(new, field.name)
         for field in dataclasses.fields(new)
-        if field.name not in ("header", "location", "sha256", "tasks")
+        if field.name not in ("header", "location", "sha256", "received_sha256", "tasks")
     }
     found |= {
         "uids": [header.sop_class_uid, header.sop_instance_uid, header.study_uid, header.series_uid],
@@ -57,6 +57,7 @@ def _to_json(new: NewInstance) -> str:
         "charset": list(header.charset),
         "location": dataclasses.astuple(new.location),
         "sha256": new.sha256.hex(),
+        "received_sha256": new.received_sha256.hex(),
         "tasks": [dataclasses.asdict(task) for task in new.tasks],
     }
     return json.dumps(found)
@@ -70,6 +71,7 @@ def _from_json(found: dict[str, Any]) -> NewInstance:
         header=header,
         location=Location(*found.pop("location")),
         sha256=bytes.fromhex(found.pop("sha256")),
+        received_sha256=bytes.fromhex(found.pop("received_sha256", "")),
         tasks=tuple(NewTask(**task) for task in found.pop("tasks")),
         **found,
     )
