@@ -20,6 +20,7 @@ from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
 from archive.index.postgresql import PostgresqlDatabase
+from archive.index.queue import Queue
 from archive.index.sqlite import SqliteDatabase
 from archive.index.values import (
     Added,
@@ -80,6 +81,7 @@ class Index:
         self.database = database
         self.extra = extra
         self._instances = Instances(database, extra.rows)
+        self.queue = Queue(database)
 
     # -- receiving ------------------------------------------------------------------------------
 
@@ -137,9 +139,11 @@ class Index:
     def statistics(self) -> Statistics:
         return studies.statistics(self.database)
 
-    def studies(self, *, limit: int = 100, before: int | None = None) -> list[StudySummary]:
+    def studies(
+        self, *, limit: int = 100, before: int | None = None, state: str = "", uid: str = ""
+    ) -> list[StudySummary]:
         """The studies that came last, newest first; the next page is ``before`` the last ``id`` of this one."""
-        return studies.latest(self.database, limit=limit, before=before)
+        return studies.latest(self.database, limit=limit, before=before, state=state, uid=uid)
 
     # -- callers that were refused --------------------------------------------------------------
 
@@ -204,10 +208,16 @@ class Index:
         return tasks.add(self.database, new, now)
 
     def lease(
-        self, kind: str, owner: str, now: float, *, seconds: float, limit: int = 1, lane: str | None = None
-    ) -> list[Task]:
-        """Take tasks that are due, or whose lease has run out, for some seconds; nobody else gets them meanwhile."""
-        return tasks.lease(self.database, kind, owner, now, seconds=seconds, limit=limit, lane=lane)
+        self, kind: str, owner: str, now: float, *, seconds: float, limit: int = 1, lane: str | None = None,
+        durable: bool = True,
+    ) -> list[Task]:  # fmt: skip
+        """Take tasks that are due, or whose lease has run out, for some seconds; nobody else gets them meanwhile.
+
+        Of a lane those of higher priority come first. A lease that is not ``durable`` may be forgotten by a power cut.
+        """
+        return tasks.lease(
+            self.database, kind, owner, now, seconds=seconds, limit=limit, lane=lane, durable=durable
+        )
 
     def heartbeat(self, ids: Collection[int], owner: str, now: float, *, seconds: float) -> list[int]:
         """Extend leases; return those that are still the owner's."""

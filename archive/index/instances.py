@@ -24,11 +24,12 @@ from archive.index.values import Added, Location, NewInstance, NewTask, Outcome,
 
 OTHER_SERIES = "SOP Instance UID is in another series"
 
+WATCH = "study"  # kind of the task that follows a study
 REMEMBERED = 20_000  # series of which the rows above are remembered, about 30 MB
 
 _OWN = (
     "sop_instance_uid", "series", "sop_class_uid", "transfer_syntax", "volume", "path", "data_offset", "data_size",
-    "sha256", "source", "address", "received",
+    "sha256", "source", "address", "received", "received_sha256", "received_syntax",
 )  # fmt: skip
 _CLEANER = CLEANERS[Level.IMAGE]
 _COLUMNS = tuple(name for name in _CLEANER.columns if name not in _OWN)
@@ -37,30 +38,32 @@ _INSERT = (
     f"INSERT INTO instance ({', '.join((*_OWN, *_COLUMNS))}) VALUES ({', '.join('?' * (len(_OWN) + len(_COLUMNS)))})"
     " ON CONFLICT (sop_instance_uid) DO NOTHING RETURNING id"
 )
-_REPLACE = f"UPDATE instance SET {', '.join(f'{name} = ?' for name in (*_OWN, *_COLUMNS))} WHERE id = ?"
+_REPLACE = f"UPDATE instance SET {', '.join(f'{name} = ?' for name in (*_OWN, *_COLUMNS))}, damage = NULL, damage_found = NULL WHERE id = ?"
 _EXISTING = (
-    "SELECT id, series, sha256, source, volume, path, data_offset, data_size FROM instance WHERE sop_instance_uid = ?"
+    "SELECT id, series, sha256, received_sha256, source, volume, path, data_offset, data_size FROM instance"
+    " WHERE sop_instance_uid = ?"
 )
 _COUNT_SERIES = "UPDATE series SET number_of_instances = number_of_instances + ? WHERE id = ?"
 _COUNT_STUDY = (
     "UPDATE study SET number_of_instances = number_of_instances + ?, number_of_series = number_of_series + ?,"
-    " total_size = total_size + ?, updated = ? WHERE id = ?"
-    " RETURNING modalities_in_study, sop_classes_in_study, study_date"
+    " total_size = total_size + ?, updated = ?, arrivals = arrivals + ? WHERE id = ?"
+    " RETURNING modalities_in_study, sop_classes_in_study, study_date, arrivals"
 )
 _COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
 _SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"
 _INSERT_MODALITY = "INSERT INTO study_modality (modality, study_date, study) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_TASK = (
-    "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason)"
-    " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '')"
+    "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason, study_uid, priority)"
+    " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '', ?, ?)"
 )
+WAITS = "SELECT 1 FROM task WHERE kind = ? AND lane = ? AND state = 'waiting' AND ready IS NOT NULL LIMIT 1"
 _MARK = (
     "INSERT INTO journal (slot, sequence) VALUES (?, ?) ON CONFLICT (slot) DO UPDATE SET sequence = excluded.sequence"
     " WHERE excluded.sequence > journal.sequence"
 )
 STORED_COLUMNS = (
     "i.id, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax, i.volume, i.path, i.data_offset, i.data_size,"
-    " i.sha256, s.study_instance_uid, e.series_instance_uid"
+    " i.sha256, s.study_instance_uid, e.series_instance_uid, i.damage"
 )
 _KNOWN = (
     f"SELECT {STORED_COLUMNS} FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
@@ -70,21 +73,31 @@ _KNOWN = (
 
 def stored_instance(row: Row) -> StoredInstance:
     """A row of STORED_COLUMNS as a value."""
-    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series = row
+    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series, damage = row
     return StoredInstance(
-        key, sop_class, sop_instance, syntax, Location(volume, path, offset, size), bytes(sha256), study, series
-    )
+        key, sop_class, sop_instance, syntax, Location(volume, path, offset, size), bytes(sha256), study, series,
+        damage or "",
+    )  # fmt: skip
+
+
+def watch_study(uid: str) -> NewTask:
+    """The task that follows a study until it is ready: one for each study that something came for."""
+    return NewTask(WATCH, {"study": uid}, lane=uid)
 
 
 def insert_task(session: Session, task: NewTask, now: float) -> None:
     """A task as part of the transaction that causes it."""
-    due = task.due or now
+    due, payload = task.due or now, json.dumps(dict(task.payload))
+    if task.once and session.row(WAITS, (task.kind, task.lane)):
+        return
     session.wake(task.kind)
-    session.later(_INSERT_TASK, (task.kind, task.lane, json.dumps(dict(task.payload)), due, due, now))
+    session.later(_INSERT_TASK, (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority))
 
 
 @dataclass(slots=True)
 class _StudyGrowth:
+    uid: str = ""
+    arrivals: int = 0  # of instances and new versions of them
     instances: int = 0
     series: int = 0
     size: int = 0
@@ -217,6 +230,7 @@ class _Batch:
         own = [
             header.sop_instance_uid, parents.series, header.sop_class_uid, new.transfer_syntax, location.volume,
             location.path, location.offset, location.size, new.sha256, new.source, new.address, new.received,
+            new.received_sha256 or None, new.received_syntax or None,
         ]  # fmt: skip
         return own + [row[name] for name in _COLUMNS]
 
@@ -227,6 +241,8 @@ class _Batch:
             parents = self.learned[header.series_uid] = self._filled(parents, header.values)
         study = self.studies[parents.study]
         self.series[parents.series] += 1
+        study.uid = parents.study_uid
+        study.arrivals += not new.known
         study.instances += 1
         study.size += new.location.size
         study.updated = new.received
@@ -248,12 +264,12 @@ class _Batch:
         row = self.session.row(_EXISTING, (new.header.sop_instance_uid,))
         if row is None:  # removed by somebody at this very moment
             return Added(Outcome.DIFFERENT, reason="instance is being removed")
-        key, series, sha256, source, *place = row
+        key, series, sha256, received, source, *place = row
         location = Location(*place)
         elsewhere = series != parents.series
         if elsewhere and not new.accept:
             return Added(Outcome.CONFLICT, reason=OTHER_SERIES)
-        if bytes(sha256) == new.sha256:
+        if _is_same(new, bytes(sha256), bytes(received or b"")):
             # Its own file: an earlier attempt whose outcome was not known.
             own = (location.volume, location.path) == (new.location.volume, new.location.path)
             return Added(Outcome.STORED if own else Outcome.EQUAL, key)
@@ -267,6 +283,8 @@ class _Batch:
             drop_extra(self.session, Level.IMAGE, [key])
             self._add_extra(new.header, parents, key)
         study = self.studies[parents.study]
+        study.uid = parents.study_uid
+        study.arrivals += not new.known
         study.size += new.location.size - old.size
         study.updated = new.received
         study.classes.add(new.header.sop_class_uid)
@@ -280,9 +298,13 @@ class _Batch:
             session.later(_COUNT_SERIES, (self.series[series], series))
         for key in sorted(self.studies):
             study = self.studies[key]
-            row = session.row(_COUNT_STUDY, (study.instances, study.series, study.size, study.updated, key))
+            row = session.row(
+                _COUNT_STUDY, (study.instances, study.series, study.size, study.updated, study.arrivals, key)
+            )
             if row:
-                self._list(key, study, *row)
+                self._list(key, study, *row[:3])
+                if study.arrivals and row[3] == study.arrivals:  # the first since it was ready, if it ever was
+                    insert_task(session, watch_study(study.uid), study.updated)
         for patient in sorted(self.patients):
             session.later(_COUNT_PATIENT, (self.patients[patient], patient))
 
@@ -293,6 +315,11 @@ class _Batch:
             self.session.later(_SET_LISTS, (*both, key))
         for modality in set(both[0].split("\\")) - set(modalities.split("\\")):
             self.session.later(_INSERT_MODALITY, (modality, date or "", key))
+
+
+def _is_same(new: NewInstance, sha256: bytes, received: bytes) -> bool:
+    """Whether what comes is what came before, or what has been made of it since."""
+    return new.sha256 == sha256 or (new.received_sha256 or new.sha256) == (received or sha256)
 
 
 def joined(values: str, more: set[str]) -> str:

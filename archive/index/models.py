@@ -12,6 +12,7 @@ import peewee
 
 from archive.dicom.attributes import Level
 from archive.index.columns import columns
+from archive.index.lifemodels import CommitmentRow, StudyHistory
 
 
 class _Table(peewee.Model):
@@ -52,6 +53,9 @@ Study = _model(
         "created": peewee.DoubleField(),
         "updated": peewee.DoubleField(),
         **_texts(Level.STUDY, "study_instance_uid"),
+        "state": peewee.TextField(),  # of its life, see lifecycle; empty until somebody has looked at it
+        "arrivals": peewee.BigIntegerField(),  # instances that came since it was ready; the first one causes a task
+        "closed": peewee.DoubleField(null=True),  # when an association that stored to it was released
     },
 )
 
@@ -84,6 +88,10 @@ Instance = _model(
         "address": peewee.TextField(),
         "received": peewee.DoubleField(),
         **_texts(Level.IMAGE, "sop_instance_uid", "sop_class_uid"),
+        "received_sha256": peewee.BlobField(null=True),  # NULL: what is stored is what was received
+        "received_syntax": peewee.TextField(null=True),
+        "damage": peewee.TextField(null=True),  # what is wrong with the file, as far as is known
+        "damage_found": peewee.DoubleField(null=True),
     },
 )
 
@@ -173,9 +181,26 @@ class TaskRow(_Table):
     created = peewee.DoubleField()
     finished = peewee.DoubleField(null=True)
     reason = peewee.TextField()
+    study_uid = peewee.TextField()  # what it is about, for lists; empty if that is no study
+    priority = peewee.BigIntegerField()  # within its lane: higher ones go first
 
     class Meta:
         table_name = "task"
+
+
+class LaneRow(peewee.Model):
+    """What holds up a lane of tasks: a person, or a destination that does not answer."""
+
+    name = peewee.TextField(primary_key=True)
+    paused = peewee.DoubleField(null=True)
+    paused_why = peewee.TextField()
+    down_since = peewee.DoubleField(null=True)
+    down_until = peewee.DoubleField(null=True)
+    down_tries = peewee.BigIntegerField()
+    down_why = peewee.TextField()
+
+    class Meta:
+        table_name = "lane"
 
 
 class Caller(peewee.Model):
@@ -204,9 +229,22 @@ class QuarantineRow(_Table):
         table_name = "quarantine"
 
 
+class CompressionRow(peewee.Model):
+    """What compressing to one transfer syntax has saved so far."""
+
+    transfer_syntax = peewee.TextField(primary_key=True)
+    objects = peewee.BigIntegerField()
+    bytes_before = peewee.BigIntegerField()
+    bytes_after = peewee.BigIntegerField()
+    seconds = peewee.DoubleField()
+
+    class Meta:
+        table_name = "compression"
+
+
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
     Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, ExtraValue, ExtraTerm,
-    MetaRow, Journal, TaskRow, Caller,
-    QuarantineRow,
+    MetaRow, Journal, TaskRow, LaneRow, Caller,
+    QuarantineRow, StudyHistory, CommitmentRow, CompressionRow,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an administrator sees: how much there is, and what came last."""
+"""What an administrator sees: how much there is, what came last, and in which state it is."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ def statistics(database: Database) -> Statistics:
     return Statistics(*(int(number) for number in row))
 
 
-def latest(database: Database, *, limit: int, before: int | None) -> list[StudySummary]:
+# A study is what its images make of it before anybody has looked: something came for it, or it was here before.
+STATE = peewee.Case(
+    None,
+    (
+        ((Study.state == "") & (Study.arrivals > 0), "received"),
+        (Study.state == "", "ready"),
+        ((Study.arrivals > 0) & (Study.state != "received"), "updated"),
+    ),
+    Study.state,
+)
+
+
+def latest(database: Database, *, limit: int, before: int | None, state: str = "", uid: str = "") -> list[StudySummary]:
     query = (
         Study.select(
             Study.id, Study.study_instance_uid, Patient.patient_id, Patient.patient_name, Study.study_date,
             Study.accession_number, Study.study_description, Study.modalities_in_study, Study.number_of_series,
-            Study.number_of_instances, Study.created, Study.updated,
+            Study.number_of_instances, Study.created, Study.updated, STATE,
         )
         .join(Patient)
         .order_by(Study.id.desc())
@@ -32,6 +44,10 @@ def latest(database: Database, *, limit: int, before: int | None) -> list[StudyS
     )  # fmt: skip
     if before is not None:
         query = query.where(Study.id < before)
+    if state:
+        query = query.where(state == STATE)
+    if uid:
+        query = query.where(Study.study_instance_uid == uid)
     return [_summary(row) for row in database.read(lambda session: session.query(query))]
 
 

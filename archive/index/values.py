@@ -22,12 +22,19 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """Work that a transaction causes; workers find it by ``kind`` and ``lane`` once ``due`` has come."""
+    """Work that a transaction causes; workers find it by ``kind`` and ``lane`` once ``due`` has come.
+
+    Within a lane higher ``priority`` (-1, 0 or 1) goes first; ``study_uid`` is for lists; a task that is wanted
+    ``once`` is not added while one of its kind waits in its lane.
+    """
 
     kind: str
     payload: Mapping[str, Any]
     due: float = 0.0
     lane: str = ""
+    study_uid: str = ""
+    priority: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,9 @@ class NewInstance:
     """An object that is to become a row, with the tasks its arrival causes.
 
     ``policy`` says what happens to other content under a known UID: ``keep``, ``replace`` or ``same_source``;
-    ``accept`` files an object under the study or series that the index has, whatever the object says.
+    ``accept`` files an object under the study or series that the index has, whatever the object says;
+    ``received_sha256`` and ``received_syntax`` are of the data set that came, where the stored one is another;
+    an object that is ``known`` was here before the index was, so that it is no arrival for its study.
     """
 
     header: Header
@@ -48,6 +57,9 @@ class NewInstance:
     tasks: tuple[NewTask, ...] = ()
     policy: str = "keep"
     accept: bool = False
+    received_sha256: bytes = b""
+    received_syntax: str = ""
+    known: bool = False
 
 
 class Outcome(Enum):
@@ -81,6 +93,7 @@ class StoredInstance:
     sha256: bytes
     study_uid: str
     series_uid: str
+    damage: str = ""  # what is wrong with its file; nothing, as far as is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,8 @@ class Task:
     created: float
     finished: float | None
     reason: str
+    study_uid: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,7 @@ class StudySummary:
     instances: int
     created: float
     updated: float
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def test_the_same_object_again_is_equal_and_other_content_is_different(index: In
 def test_a_batch_of_unknown_outcome_can_be_added_again(index: Index) -> None:
     new = arrival(tasks=(NewTask("route", {"to": "X"}),))
     assert outcomes(index, new) == outcomes(index, new) == [Outcome.STORED]
-    assert len(index.tasks()) == 1 and index.statistics().instances == 1
+    assert len(index.tasks(kind="route")) == 1 and index.statistics().instances == 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_journal_mark_only_grows_and_commits_with_the_batch(index: Index) ->
 def test_tasks_are_committed_with_the_instance_that_causes_them(index: Index) -> None:
     task = NewTask("route", {"destination": "WS1"}, due=5.0, lane="WS1")
     index.add([arrival(tasks=(task,))])
-    (row,) = index.tasks()
+    (row,) = index.tasks(kind="route")
     assert (row.kind, row.lane, dict(row.payload), row.due, row.state) == (
         "route", "WS1", {"destination": "WS1"}, 5.0, State.WAITING,
     )  # fmt: skip
@@ -173,7 +173,7 @@ def test_tasks_are_committed_with_the_instance_that_causes_them(index: Index) ->
 def test_a_conflict_causes_no_tasks(index: Index) -> None:
     index.add([arrival("1.1")])
     index.add([arrival("1.1", PatientID="P2", tasks=(NewTask("route", {}),))])
-    assert index.tasks() == []
+    assert index.tasks(kind="route") == []
 
 
 HOSTILE = "a\x00b\n\x1b%_[\\'\"\udc80;--"

@@ -243,7 +243,7 @@ def test_a_connection_cut_at_commit_ends_with_one_row(postgresql: Callable[[], s
     index.database.read(cut_after_commit)
     (added,) = index.add([arrival("1.1", tasks=(NewTask("route", {}),))])
     assert cuts == 1 and added.outcome.value == "stored"
-    assert index.statistics().instances == 1 and len(index.tasks()) == 1
+    assert index.statistics().instances == 1 and len(index.tasks(kind="route")) == 1
     index.close()
 
 
