@@ -5,6 +5,7 @@ query later; both databases give the same answers; what must be true together is
 """
 
 from archive.index.index import Index, open_index
+from archive.index.queue import Lane, Settled, Which
 from archive.index.values import (
     Added,
     CallerSeen,
@@ -23,6 +24,6 @@ from archive.index.values import (
 from archive.index.wakes import Wakes
 
 __all__ = [
-    "Added", "CallerSeen", "Index", "Location", "NewInstance", "NewTask", "Outcome", "Quarantined", "Removed", "State",
-    "Statistics", "StoredInstance", "StudySummary", "Task", "Wakes", "open_index",
+    "Added", "CallerSeen", "Index", "Lane", "Location", "NewInstance", "NewTask", "Outcome", "Quarantined", "Removed",
+    "Settled", "State", "Statistics", "StoredInstance", "StudySummary", "Task", "Wakes", "Which", "open_index",
 ]  # fmt: skip

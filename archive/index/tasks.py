@@ -14,16 +14,19 @@ from typing import Any
 import peewee
 
 from archive.index.database import Database, Row, Session
+from archive.index.instances import WAITS
 from archive.index.models import TaskRow
 from archive.index.values import NewTask, State, Task
 
 REASON_LENGTH = 500
+PRIORITIES = (1, 0, -1)
 
-_COLUMNS = (
+COLUMNS = (
     TaskRow.id, TaskRow.kind, TaskRow.lane, TaskRow.payload, TaskRow.state, TaskRow.due, TaskRow.attempts,
-    TaskRow.lease_until, TaskRow.owner, TaskRow.created, TaskRow.finished, TaskRow.reason,
+    TaskRow.lease_until, TaskRow.owner, TaskRow.created, TaskRow.finished, TaskRow.reason, TaskRow.study_uid,
+    TaskRow.priority,
 )  # fmt: skip
-_NAMES = ", ".join(column.column_name for column in _COLUMNS)
+NAMES = ", ".join(column.column_name for column in COLUMNS)
 
 # Two processes never wait for each other here: what one is about to lease, the other skips (PostgreSQL); in SQLite
 # there is one writer anyway.
@@ -32,37 +35,53 @@ _LOCK = {"sqlite": "", "postgresql": " FOR UPDATE SKIP LOCKED"}
 
 def add(database: Database, new: Sequence[NewTask], now: float) -> list[int]:
     def work(session: Session) -> list[int]:
-        return [_insert(session, task, now) for task in new]
+        return [key for task in new if (key := _insert(session, task, now)) is not None]
 
     return database.transact(work)
 
 
-def _insert(session: Session, task: NewTask, now: float) -> int:
+def _insert(session: Session, task: NewTask, now: float) -> int | None:
     due = task.due or now
+    if task.once and session.row(WAITS, (task.kind, task.lane)):
+        return None
     session.wake(task.kind)
     query = TaskRow.insert(
         kind=task.kind, lane=task.lane, payload=json.dumps(dict(task.payload)), state=State.WAITING.value, ready=due,
-        due=due, attempts=0, owner="", created=now, reason="",
+        due=due, attempts=0, owner="", created=now, reason="", study_uid=task.study_uid, priority=task.priority,
     ).returning(TaskRow.id)  # fmt: skip
     return int(session.query(query)[0][0])
 
 
 def lease(
-    database: Database, kind: str, owner: str, now: float, *, seconds: float, limit: int, lane: str | None
-) -> list[Task]:
-    where = "kind = ? AND ready <= ?" if lane is None else "kind = ? AND lane = ? AND ready <= ?"
-    keys: tuple[Any, ...] = (kind, now) if lane is None else (kind, lane, now)
+    database: Database, kind: str, owner: str, now: float, *, seconds: float, limit: int, lane: str | None,
+    durable: bool = True,
+) -> list[Task]:  # fmt: skip
+    if lane is None:
+        parts: list[tuple[str, tuple[Any, ...]]] = [("kind = ? AND ready <= ?", (kind, now))]
+    else:
+        where = "kind = ? AND lane = ? AND priority = ? AND ready <= ?"
+        parts = [(where, (kind, lane, priority, now)) for priority in PRIORITIES]
 
     def work(session: Session) -> list[Task]:
-        rows = session.rows(
-            "UPDATE task SET state = 'leased', attempts = attempts + 1, owner = ?, lease_until = ?, ready = ?"
-            f" WHERE id IN (SELECT id FROM task WHERE {where} ORDER BY ready, id LIMIT ?{_LOCK[session.dialect.name]})"
-            f" RETURNING {_NAMES}",
-            (owner, now + seconds, now + seconds, *keys, limit),
-        )
-        return sorted((_task(row) for row in rows), key=lambda task: (task.due, task.id))
+        found: list[Task] = []
+        for where, keys in parts:
+            if len(found) < limit:
+                found += _lease(session, where, keys, limit - len(found), (owner, now + seconds, now + seconds))
+        return found
 
-    return database.transact(work)
+    return database.transact(work, durable=durable)
+
+
+def _lease(
+    session: Session, where: str, keys: tuple[Any, ...], limit: int, lease: tuple[str, float, float]
+) -> list[Task]:
+    rows = session.rows(
+        "UPDATE task SET state = 'leased', attempts = attempts + 1, owner = ?, lease_until = ?, ready = ?"
+        f" WHERE id IN (SELECT id FROM task WHERE {where} ORDER BY ready, id LIMIT ?{_LOCK[session.dialect.name]})"
+        f" RETURNING {NAMES}",
+        (*lease, *keys, limit),
+    )
+    return sorted((task_of(row) for row in rows), key=lambda task: (task.due, task.id))
 
 
 def heartbeat(database: Database, ids: Collection[int], owner: str, now: float, *, seconds: float) -> list[int]:
@@ -124,11 +143,11 @@ def delete(database: Database, ids: Collection[int]) -> int:
 def entries(
     database: Database, *, kind: str | None, lane: str | None, state: State | None, limit: int, after: int
 ) -> list[Task]:
-    query = TaskRow.select(*_COLUMNS).where(TaskRow.id > after).order_by(TaskRow.id).limit(limit)
+    query = TaskRow.select(*COLUMNS).where(TaskRow.id > after).order_by(TaskRow.id).limit(limit)
     for column, value in ((TaskRow.kind, kind), (TaskRow.lane, lane), (TaskRow.state, state and state.value)):
         if value is not None:
             query = query.where(column == value)
-    return [_task(row) for row in database.read(lambda session: session.query(query))]
+    return [task_of(row) for row in database.read(lambda session: session.query(query))]
 
 
 def counts(database: Database) -> dict[tuple[str, str, State], int]:
@@ -144,11 +163,16 @@ def lanes(database: Database, kind: str, now: float) -> list[str]:
 
 
 def next_due(database: Database, kind: str, lane: str | None) -> float | None:
-    query = TaskRow.select(peewee.fn.MIN(TaskRow.ready)).where(TaskRow.kind == kind, TaskRow.ready.is_null(False))
-    if lane is not None:
-        query = query.where(TaskRow.lane == lane)
-    found: float | None = database.read(lambda session: session.query(query))[0][0]
-    return found
+    if lane is None:
+        keys: tuple[Any, ...] = (kind,)
+        sql = "SELECT MIN(ready) FROM task WHERE kind = ? AND ready IS NOT NULL"
+    else:
+        parts = ("SELECT MIN(ready) AS ready FROM task WHERE kind = ? AND lane = ? AND priority = ?"
+                 " AND ready IS NOT NULL",) * len(PRIORITIES)  # fmt: skip
+        sql = f"SELECT MIN(ready) FROM ({' UNION ALL '.join(parts)}) AS parts"
+        keys = tuple(value for priority in PRIORITIES for value in (kind, lane, priority))
+    row = database.read(lambda session: session.row(sql, keys))
+    return None if row is None or row[0] is None else float(row[0])
 
 
 def purge(database: Database, before: float) -> int:
@@ -156,6 +180,7 @@ def purge(database: Database, before: float) -> int:
     return int(database.transact(lambda session: session.query(query))[0][0])
 
 
-def _task(row: Row) -> Task:
+def task_of(row: Row) -> Task:
+    """A row of COLUMNS as a value."""
     key, kind, lane, payload, state, *rest = row
     return Task(key, kind, lane, json.loads(payload), State(state), *rest)
