@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterable
 
 from archive.app.acceptor import HANDLED, Reload
+from archive.app.extra_keys import extra_keys
 from archive.app.store import Archive
 from archive.config import Config
 from archive.log import set_level
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = ()
+PARTS: tuple[Part, ...] = (extra_keys,)
 
 
 class Background:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from archive.config import Config
-from archive.dicom.attributes import HEADER_TAGS
+from archive.dicom.extra import ExtraKeys
 from archive.index import Index, open_index
 from archive.services.causes import Causes
 from archive.services.commit import Committer
@@ -38,7 +38,7 @@ class Archive:
 
     def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
-        self.index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
+        self.index = index_of(config)
         self.volume = open_volume(config, self.index, clock)
         sweep_spool(self.volume)  # a process that was killed is replaced while the others go on
         self.journal = open_journal(config, self.volume)
@@ -97,8 +97,14 @@ def rules(config: Config) -> Rules:
         max_instance_size=config.limits.max_instance_size,
         on_conflict=config.storage.on_conflict,
         lenient_uids=config.storage.lenient_uids,
-        wanted=HEADER_TAGS,
+        wanted=ExtraKeys.of(config.index.extra_keys).tags,
     )
+
+
+def index_of(config: Config) -> Index:
+    """The index of a configuration, open."""
+    extra = ExtraKeys.of(config.index.extra_keys)
+    return open_index(config.index.url, statement_timeout=config.index.statement_timeout, extra=extra)
 
 
 def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
@@ -117,7 +123,9 @@ def open_committer(config: Config, volume: Volume, index: Index, journal: Journa
 
 def recover(config: Config) -> None:
     """Bring schema, journals and spool in order after whatever happened; run before anything is served."""
-    index = open_index(config.index.url, statement_timeout=config.index.statement_timeout)
+    index = index_of(config)
+    if index.settle_extra(time.time()):
+        log.info("index.extra_keys changed: stored objects are gone through in the background")
     volume = open_volume(config, index, time.time)
     for slot in slots(volume.root / "journal"):
         try:

@@ -13,6 +13,7 @@ from archive.app import Archive, destinations
 from archive.cli.common import Commands, command, configuration, show_json, show_table, warn
 from archive.config import Config
 from archive.dicom.attributes import Level
+from archive.dicom.extra import ExtraKeys
 from archive.dicom.identifier import Identifier, decode_identifier
 from archive.dicom.matching import read_query, read_retrieval
 from archive.dicom.query import Root
@@ -128,9 +129,10 @@ def _ask(
 def _search(
     options: argparse.Namespace, config: Config, level: Level, wanted: Mapping[str, str]
 ) -> Iterator[Mapping[str, Any]]:
-    query = read_query(_identifier(level, wanted), ROOTS[options.root], relational=True)
+    extra = ExtraKeys.of(config.index.extra_keys)
+    query = read_query(_identifier(level, wanted), ROOTS[options.root], relational=True, extra=extra)
     names = scu.keywords(each.tag for each in query.returns)
-    index = open_index(config.index.url)
+    index = open_index(config.index.url, extra=extra)
     with closing(Find(index).search(query, US)) as rows:
         for number, row in enumerate(rows, 1):
             yield dict(zip(names, row, strict=True))

@@ -251,6 +251,9 @@ class Storage:
 class IndexSettings:
     url: str = option(values.INDEX_URL, "sqlite:///var/index.db", "the database of the index", restart=True)
     statement_timeout: float = option(TIMEOUT, "5s", "a query that takes longer is given up (PostgreSQL)", restart=True)
+    extra_keys: tuple[str, ...] = option(
+        ListOf(values.EXTRA_KEY), [], "attributes to match and return beyond the built-in ones", restart=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,6 +199,15 @@ def _filter(text: str) -> str:
     return text
 
 
+def _extra_key(text: str) -> str:
+    from archive.dicom.extra import extra_attribute, name_of  # the dictionary, for the few that index more
+
+    try:
+        return name_of(extra_attribute(text))
+    except ConfigurationError as error:
+        raise Unfit(str(error)) from None
+
+
 def _charset(text: str) -> str:
     from pydicom.charset import python_encoding
 
@@ -222,6 +231,7 @@ INDEX_URL = Rooted("sqlite:///path or postgresql://user:password@host/database",
 CERTIFICATE = Scalar("sha256:fingerprint or a name in the certificate", _fingerprint_or_name)
 TRANSFER_SYNTAX = Scalar("a transfer syntax by UID or keyword such as JPEGLosslessSV1", _transfer_syntax)
 FILTER = Scalar("a filter such as Modality != 'PR' and StudyDate >= 20200101", _filter)
+EXTRA_KEY = Scalar("a level and a keyword such as series.ScanningSequence", _extra_key)
 CHARSET = Scalar("a defined term such as ISO_IR 100", _charset)
 TIMEOUT = duration(0.1, 86400.0)
 # 0 is no limit (PS3.8 D.1); below 4 kB headers outweigh what they carry; the item has 32 bits.

@@ -111,6 +111,7 @@ class FindMatches:
             empty_values=options.empty_values,
             timezone=self._timezone() if options.timezone else "",
             retrieve_aet=self._title,
+            extra=self._find.extra,
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, cast
 
+from archive.dicom.extra import ExtraKeys
 from archive.dicom.matching import Query
 from archive.errors import OutOfResources
 from archive.index import Index
@@ -24,6 +25,11 @@ class Find:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+
+    @property
+    def extra(self) -> ExtraKeys:
+        """The attributes that this site indexes beyond the table."""
+        return self._index.extra
 
     def search(self, query: Query, caller: Caller) -> Rows:
         """Values in the order of ``query.returns``; raises OutOfResources after the caller's limit."""

@@ -13,6 +13,7 @@ import mmap
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.header import Header, read_header
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import header_facts
@@ -156,13 +157,22 @@ class Reception:
                 return self._gate(data)
 
     def _gate(self, data: bytearray | memoryview) -> Header:
-        rules = self._store.rules
+        """The header; an attribute that only this site indexes never is a reason to refuse an object."""
+        wanted = self._store.rules.wanted
+        try:
+            return self._header(data, wanted)
+        except NotUnderstood:
+            if not frozenset(wanted) > HEADER_TAGS:
+                raise
+            return self._header(data, HEADER_TAGS)
+
+    def _header(self, data: bytearray | memoryview, wanted: Collection[int]) -> Header:
         return read_header(
             data,
             self._transfer_syntax,
-            rules.wanted,
+            wanted,
             default_charset=self._origin.default_charset,
-            lenient_uids=rules.lenient_uids,
+            lenient_uids=self._store.rules.lenient_uids,
         )
 
     def _check(self, header: Header) -> None:
