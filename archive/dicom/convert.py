@@ -23,7 +23,7 @@ def convert(data: Buffer, from_syntax: str, to_syntax: str, limits: Limits = LIM
     """The data set in ``to_syntax``, piece by piece. NotTranscodable at once; NotUnderstood where it is broken."""
     read, write = _uncompressed(from_syntax), _uncompressed(to_syntax)
     pieces = _converted(data, read, write, limits)
-    return _deflated(pieces) if write.deflated else pieces
+    return deflated(pieces) if write.deflated else pieces
 
 
 def _uncompressed(syntax: str) -> TransferSyntax:
@@ -41,7 +41,7 @@ def _converted(data: Buffer, read: TransferSyntax, write: TransferSyntax, limits
     return Rewriter(source, encoding_of(read), encoding_of(write), limits=limits).pieces()
 
 
-def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Deflated without a zlib header, made even by a NUL (PS3.5 A.5)."""
     deflater = zlib.compressobj(wbits=RAW_DEFLATE)
     size = 0
