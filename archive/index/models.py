@@ -12,6 +12,7 @@ import peewee
 
 from archive.dicom.attributes import Level
 from archive.index.columns import columns
+from archive.index.correctionmodels import CorrectionRow, OperationRow, ReceivedRow, TombstoneRow
 from archive.index.lifemodels import CommitmentRow, StudyHistory
 
 
@@ -36,6 +37,7 @@ Patient = _model(
         "number_of_studies": peewee.BigIntegerField(),
         "created": peewee.DoubleField(),
         **_texts(Level.PATIENT),
+        "corrected": peewee.BigIntegerField(),  # 1: an operation says something of it
     },
 )
 
@@ -56,6 +58,8 @@ Study = _model(
         "state": peewee.TextField(),  # of its life, see lifecycle; empty until somebody has looked at it
         "arrivals": peewee.BigIntegerField(),  # instances that came since it was ready; the first one causes a task
         "closed": peewee.DoubleField(null=True),  # when an association that stored to it was released
+        "corrected": peewee.BigIntegerField(),  # 1: an operation says something of it or of what is above or below it
+        "said_patient": peewee.BigIntegerField(null=True),  # that the objects name, where it was given to another
     },
 )
 
@@ -246,5 +250,6 @@ class CompressionRow(peewee.Model):
 MODELS: tuple[type[peewee.Model], ...] = (
     Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, ExtraValue, ExtraTerm,
     MetaRow, Journal, TaskRow, LaneRow, Caller,
-    QuarantineRow, StudyHistory, CommitmentRow, CompressionRow,
+    QuarantineRow, StudyHistory, CommitmentRow, CompressionRow, OperationRow, CorrectionRow,
+    ReceivedRow, TombstoneRow,
 )  # fmt: skip

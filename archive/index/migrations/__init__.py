@@ -10,13 +10,20 @@ from collections.abc import Callable, Iterator
 
 from archive.errors import ConfigurationError
 from archive.index.database import Database, Session
-from archive.index.migrations import m0001_first, m0002_extra_keys, m0003_queue, m0004_life, m0005_integrity
+from archive.index.migrations import (
+    m0001_first,
+    m0002_extra_keys,
+    m0003_queue,
+    m0004_life,
+    m0005_integrity,
+    m0006_corrections,
+)
 
 Statements = Callable[[], Iterator[str]]
 
 MIGRATIONS: tuple[Statements, ...] = (
     m0001_first.statements, m0002_extra_keys.statements, m0003_queue.statements, m0004_life.statements,
-    m0005_integrity.statements,
+    m0005_integrity.statements, m0006_corrections.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
