@@ -6,6 +6,7 @@ everything it returns is a plain value.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from archive.index.migrations import migrate
 from archive.index.postgresql import PostgresqlDatabase
 from archive.index.queue import Queue
 from archive.index.sqlite import SqliteDatabase
+from archive.index.upkeep import Upkeep
 from archive.index.values import (
     Added,
     CallerSeen,
@@ -49,6 +51,8 @@ def open_index(url: str, *, statement_timeout: float = PATIENCE, extra: ExtraKey
     index = Index(open_database(url, statement_timeout=statement_timeout), extra)
     try:
         migrate(index.database)
+        if meta.get(index.database, meta.UNFINISHED_COPY) is not None:
+            raise ConfigurationError("index.url: a copy into this index was broken off; run `archive index copy` again")
     except BaseException:
         index.close()
         raise
@@ -108,9 +112,23 @@ class Index:
         """When it returns, every earlier commit is on stable storage."""
         self.database.sync()
 
+    @property
+    def log_full(self) -> threading.Event:
+        """Set when `trim_log` should run, in a thread of its own; without that, transactions do it by and by."""
+        return self.database.log_full
+
+    def trim_log(self) -> None:
+        """Do what would hold up a transaction some time, beside those that go on."""
+        self.database.trim_log()
+
     def known(self, sop_instance_uid: str) -> StoredInstance | None:
         """The stored instance of a UID."""
         return self._instances.known(sop_instance_uid)
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What compression and repair ask for."""
+        return Upkeep(self.database)
 
     def remove(self, ids: Collection[int]) -> Removed:
         """Delete instances, and what is left empty above them; the files are the caller's to delete, afterwards."""
