@@ -16,16 +16,18 @@ from .certificates import Finding, examine, examine_authority
 from .complaints import Complaint, Where
 from .document import join
 from .kinds import Reading
+from .routing import routes
 from .sections import TLS, Config, Listener, PeerTLS
 
 Check = Callable[[Config, Reading], Iterator[Complaint]]
 
 LEGACY = "legacy-aes128-cbc"
+COMMIT_WAYS = ("commit_same_association", "commit_new_association", "commit_both")
 
 
 def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
-    for check in (titles, limits, listeners, client_certificates, peers):
+    for check in (titles, limits, listeners, client_certificates, peers, routes):
         yield from check(config, reading)
 
 
@@ -85,6 +87,9 @@ def peers(config: Config, reading: Reading) -> Iterator[Complaint]:
         key = join("peers", name)
         if "no_async" in peer.quirks and peer.async_window != 1:
             yield reading.about(f"{key}.async_window", "contradicts the quirk no_async", "leave one of the two out")
+        ways = [quirk for quirk in COMMIT_WAYS if quirk in peer.quirks]
+        if len(ways) > 1:
+            yield reading.about(f"{key}.quirks", f"{ways[0]} contradicts {ways[1]}", "leave one of the two out")
         if peer.tls and bool(peer.tls.cert) != bool(peer.tls.key):
             yield reading.about(f"{key}.tls", "cert and key belong together", "give both or neither")
 

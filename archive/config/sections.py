@@ -16,7 +16,9 @@ from pathlib import Path
 from . import values, words
 from .complaints import Complaint, Where
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
+from .routing import QueueSettings, Route
 from .schema import Named, Part, Section, option
+from .studies import Commitment, Studies
 from .values import AE_TITLE, LIMIT, PATH, SWITCH, TIMEOUT, Network, number, one_of, size
 
 SMALLEST_JOURNAL = 2**20  # below this every other small object would wait for the journal to be emptied
@@ -280,9 +282,12 @@ class Config:
     storage: Storage = option(Section(Storage), {}, "where the files are and what comes in")
     index: IndexSettings = option(Section(IndexSettings), {}, "where the database is")
     query: QuerySettings = option(Section(QuerySettings), {}, "how queries are answered")
+    studies: Studies = option(Section(Studies), {}, "when a study is ready")
+    commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
     log: Log = option(Section(Log), {}, "what is logged")
     coerce: None = option(Later(), None, "rules that change what comes in (not available yet)")
-    routes: None = option(Later(), None, "what is sent on to whom (not available yet)")
+    routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
+    queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
     prefetch: None = option(Later(), None, "what is fetched ahead (not available yet)")
     hl7: None = option(Later(), None, "the HL7 listener (not available yet)")
     web: None = option(Later(), None, "the web server (not available yet)")

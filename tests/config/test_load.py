@@ -104,9 +104,9 @@ def test_a_configuration_cannot_be_changed(configured: Configured) -> None:
         configured("").ae.title = "OTHER"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("text", ["routes: []\nhl7: off\nweb:\ncoerce: {}\nstorage: {compress: []}\n", "prefetch: ~\n"])
+@pytest.mark.parametrize("text", ["hl7: off\nweb:\ncoerce: {}\nstorage: {compress: []}\n", "prefetch: ~\n"])
 def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -> None:
-    assert configured(text).routes is None
+    assert configured(text).prefetch is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -
             "storage: {compress: [{to: j2k}]}",
             "storage.compress: not available in this version; leaving it out would do",
         ),
-        ("routes: [{to: A}]", "1: routes: not available in this version"),
+        ("routes: [{to: A}]", "1: routes.0: name is missing; add name"),
         ("hl7: {port: 2575}", "hl7: not available in this version"),
         ("index: {url: var/index.db}", "not the address of a database"),
         ("index: {url: 'sqlite:///'}", "not the address of a database"),

@@ -13,6 +13,7 @@ from archive.config import Config, Listener, Peer, load
 from archive.config.document import Node, parse
 from archive.config.kinds import Later, Reading
 from archive.config.reference import default_text, sections, tables
+from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, options
 from archive.config.sections import TLS, PeerTLS
 
@@ -21,7 +22,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +75,16 @@ def test_the_remarks_show_every_option_of_a_peer(tmp_path: Path) -> None:
             assert str(shown[name]).replace("False", "off") == metadata["default"], name
     for name, _ in options(PeerTLS):
         assert re.search(rf"tls: off .*\b{name}: ", SHIPPED), name
+
+
+def test_the_remarks_show_every_option_of_a_route() -> None:
+    _, shown = remarks("# routes:", "# ")["routes"]
+    assert set(shown) == {name for name, _ in options(Route)}
+    for name, metadata in options(Route):
+        if isinstance(metadata["default"], str) and metadata["default"]:
+            assert str(shown[name]).replace("False", "off") == metadata["default"], name
+    for name, metadata in options(Retry):
+        assert str(shown["retry"][name]) == metadata["default"], name
 
 
 def test_the_remarks_show_every_quirk() -> None:
