@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from archive.index.database import Database
 
+UNFINISHED_COPY = "copy_unfinished"  # the index is being made, or was left half made, from another
+
 
 def get(database: Database, name: str) -> str | None:
     row = database.read(lambda session: session.row("SELECT value FROM meta WHERE name = ?", (name,)))
