@@ -89,6 +89,8 @@ def callable_peer(key: str, peer: Peer, config: Config, reading: Reading) -> Ite
         ("commit", "send it commitment reports"),
         ("move", "send it what it asks to be moved to itself"),
     ):
+        if verb == "commit" and "commit_same_association" in peer.quirks:
+            continue
         if verb in peer.allow and peer.port is None:
             yield reading.about(f"{key}.allow", f"{verb} without a port: the archive cannot {purpose}", "add port")
     if peer.port is not None and peer.address is None:

@@ -9,7 +9,7 @@ VERBS = {
     "worklist": "C-FIND on the modality worklist (accepted here, not served yet)",
     "get": "C-GET",
     "move": "C-MOVE",
-    "commit": "storage commitment (accepted here, not served yet)",
+    "commit": "storage commitment",
     "mpps": "modality performed procedure step (accepted here, not served yet)",
 }
 PROFILES = {
@@ -32,6 +32,10 @@ QUIRKS = {
     "no_warning_status": "takes a warning status for a failure: gets success where the outcome allows it",
     "no_role_selection": "drops the connection at a role selection item: none is sent",
     "single_context": "understands one transfer syntax per presentation context only",
+    "commit_same_association": "takes commitment reports only on the association it asked on",
+    "commit_new_association": "takes commitment reports only on a new association, as by default",
+    "commit_both": "commitment reports: on the association it asked on while that lasts, else on a new one",
+    "commit_implicit_only": "takes commitment reports in Implicit VR Little Endian only",
 }
 ACCEPT_SYNTAXES = {
     "first-proposed": "the first transfer syntax of the caller's list that the archive knows",
