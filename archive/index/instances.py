@@ -82,7 +82,7 @@ def stored_instance(row: Row) -> StoredInstance:
 
 def watch_study(uid: str) -> NewTask:
     """The task that follows a study until it is ready: one for each study that something came for."""
-    return NewTask(WATCH, {"study": uid}, lane=uid)
+    return NewTask(WATCH, {"study": uid}, lane=uid, study_uid=uid)
 
 
 def insert_task(session: Session, task: NewTask, now: float) -> None:
