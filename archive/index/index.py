@@ -20,6 +20,7 @@ from archive.index import callers, extra_fill, meta, quarantine, removal, search
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
+from archive.index.orders import Orders
 from archive.index.postgresql import PostgresqlDatabase
 from archive.index.queue import Queue
 from archive.index.sqlite import SqliteDatabase
@@ -84,6 +85,7 @@ class Index:
     def __init__(self, database: Database, extra: ExtraKeys = NO_EXTRA) -> None:
         self.database = database
         self.extra = extra
+        self.orders = Orders(database)
         self._instances = Instances(database, extra.rows)
         self.queue = Queue(database)
 

@@ -14,6 +14,7 @@ from archive.dicom.attributes import Level
 from archive.index.columns import columns
 from archive.index.correctionmodels import CorrectionRow, OperationRow, ReceivedRow, TombstoneRow
 from archive.index.lifemodels import CommitmentRow, StudyHistory
+from archive.index.ordermodels import ORDER_MODELS
 
 
 class _Table(peewee.Model):
@@ -251,5 +252,5 @@ MODELS: tuple[type[peewee.Model], ...] = (
     Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, ExtraValue, ExtraTerm,
     MetaRow, Journal, TaskRow, LaneRow, Caller,
     QuarantineRow, StudyHistory, CommitmentRow, CompressionRow, OperationRow, CorrectionRow,
-    ReceivedRow, TombstoneRow,
+    ReceivedRow, TombstoneRow, *ORDER_MODELS,
 )  # fmt: skip
