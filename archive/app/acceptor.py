@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from archive.app.life import lifecycle_of
 from archive.app.store import Archive
 from archive.config import Config, Listener
 from archive.dimse import contexts
@@ -126,7 +127,13 @@ class Acceptor:
                 Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
             },
         )
-        server = Server(verbs, max_results=config.query.max_results, close_thread=archive.index.close_thread)
+        lifecycle = lifecycle_of(archive.index, config)
+        server = Server(
+            verbs,
+            max_results=config.query.max_results,
+            close_thread=archive.index.close_thread,
+            released=lambda session: lifecycle.closed(sorted(session.studies)),
+        )
         table = contexts.table(SERVED, accept_unknown=config.storage.accept_unknown_sop_classes)
         self._door.change(server, AccessPolicy(access, table, note_caller=self._callers.note))
 

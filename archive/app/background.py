@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from archive.app.acceptor import HANDLED, Reload
 from archive.app.extra_keys import extra_keys
+from archive.app.life import follow_studies
 from archive.app.store import Archive
 from archive.config import Config
 from archive.log import set_level
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = (extra_keys,)
+PARTS: tuple[Part, ...] = (follow_studies, extra_keys,)
 
 
 class Background:

@@ -67,9 +67,12 @@ class Server:
         *,
         max_results: int = 0,
         close_thread: Callable[[], None] = lambda: None,
+        released: Callable[[Session], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``released`` is told of every association that the peer released in good order."""
         self._verbs = verbs
+        self._released = released
         self._max_results = max_results
         self._close_thread = close_thread
         self._clock = clock
@@ -81,8 +84,15 @@ class Server:
             while (message := self._next(session)) is not None:
                 if not message.command.is_response:
                     self._serve(session, message)
+            self._end(session)
         finally:
             self._close_thread()
+
+    def _end(self, session: Session) -> None:
+        try:
+            self._released(session)
+        except ArchiveError as error:
+            LOG.warning("%s: what its association leaves behind is not noted: %s", session.caller.aet, error)
 
     def _next(self, session: Session) -> Message | None:
         def sink(command: Command, context: Context) -> Sink | None:

@@ -16,6 +16,7 @@ from archive.dimse.wire import Value
 from archive.services.caller import Caller
 
 NOTHING_GRANTED = frozenset[str]()
+MOST_STUDIES = 1000  # of one association; migrations send more, and have no need to be told apart by associations
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Session:
     grant: Grant
     caller: Caller
     deferred: deque[Message] = field(default_factory=deque)
+    studies: set[str] = field(default_factory=set)  # that it has stored to
 
     @classmethod
     def of(cls, association: Association, default_limit: int) -> Session:
@@ -40,6 +42,11 @@ class Session:
             self.association.abort(words="more requests than the window agreed on")
             raise ProtocolError(self.association.ending)
         self.deferred.append(message)
+
+    def touch(self, study_uid: str) -> None:
+        """Something was stored to this study; of very many the first are remembered."""
+        if len(self.studies) < MOST_STUDIES:
+            self.studies.add(study_uid)
 
     def has_quirk(self, name: str) -> bool:
         return self.grant.peer is not None and name in self.grant.peer.quirks

@@ -69,6 +69,7 @@ class StoreObject:
         if not isinstance(sink, Reception):
             raise NotUnderstood("data set is missing")
         outcome = sink.finish()
+        session.touch(sink.study_uid)
         return Done(Answer(statuses.SUCCESS), f"{message.command.sop_instance} {WORDS[outcome]}")
 
 

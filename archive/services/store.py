@@ -78,6 +78,7 @@ class Reception:
     def __init__(self, store: Store, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> None:
         self._store = store
         self._origin = origin
+        self.study_uid = ""  # once its header was read
         self._sop_class = sop_class
         self._sop_instance = sop_instance
         self._transfer_syntax = transfer_syntax
@@ -142,6 +143,7 @@ class Reception:
             if self._error:
                 raise self._error
             header = self._read_header()
+            self.study_uid = header.study_uid
             self._check(header)
             return self._commit(header)
         finally:
