@@ -54,9 +54,9 @@ class Ledger:
         """All entries with higher numbers, in order. Raises Damaged where one was altered or lost."""
         files = self._files()
         first = max((n for n, path in enumerate(files) if _first_number(path) <= after + 1), default=0)
-        end: End | None = None if first else BEGINNING
+        before: End | None = None if first else BEGINNING
         for path in files[first:]:
-            for entry, end in self._lines(path, end, last=path is files[-1]):
+            for entry, before in self._lines(path, before, last=path is files[-1]):  # noqa: B007, B020  for the next file
                 if entry["number"] > after:
                     yield entry
 
@@ -128,14 +128,13 @@ class Ledger:
         known = self._end
         if known and known.path == files[-1] and files[-1].stat().st_size == known.size:
             return known
-        end = None
-        for _, end in self._lines(files[-1], None, last=True):
-            pass
-        if end is None:  # its first line was torn
-            files[-1].unlink(missing_ok=True)
-            return self._find_end()
-        self._end = end
-        return end
+        ends = [end for _, end in self._lines(files[-1], None, last=True)]
+        if ends:
+            self._end = ends[-1]
+            return ends[-1]
+        # Its first line is torn, or being written.
+        before = [end for _, end in self._lines(files[-2], None, last=False)][-1] if files[1:] else BEGINNING
+        return before._replace(path=files[-1], size=0)
 
     def _lines(self, path: Path, before: End | None, *, last: bool) -> Iterator[tuple[Entry, End]]:
         """The entries of a file; without ``before`` its first line is believed to follow what it says it does."""
