@@ -35,6 +35,7 @@ MEMORY = 2 << 30  # address space: an object of 500 MB mapped, its frames compre
 SECONDS = 30.0
 LARGEST = 4 << 30  # a result: native pixel data ends at 4 GB anyway (PS3.5 7.1)
 START_SECONDS = 30.0  # to import the codecs on a loaded machine; 0.5 s otherwise
+NICENESS = 5  # pixels give way to the network
 JOBS = 1000  # after so many a child is replaced, whatever its codecs leaked
 _CHUNK = 1 << 16
 _ERRORS = {
@@ -64,6 +65,16 @@ class Transcoded:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A Part-10 file that was written, read back and found to say the same as the one it was made from."""
+
+    size: int  # of its data set
+    sha256: bytes  # of its data set
+    sha256_before: bytes  # of the data set it was made from
+    photometric: str  # Photometric Interpretation, if it is another one now
+
+
 class _Lost(Exception):
     """The child cannot answer any more; the text says why."""
 
@@ -72,10 +83,11 @@ class Codec:
     """A small pool of children; thread-safe. ``spool`` is swept at start by whoever owns it."""
 
     def __init__(
-        self, spool: Path, *, workers: int = 2, memory: int = MEMORY, seconds: float = SECONDS, largest: int = LARGEST
-    ) -> None:
+        self, spool: Path, *, workers: int = 2, memory: int = MEMORY, seconds: float = SECONDS, largest: int = LARGEST,
+        niceness: int = NICENESS,
+    ) -> None:  # fmt: skip
         self._spool = spool
-        self._limits = (memory, largest)
+        self._limits = (memory, largest, niceness)
         self._seconds = seconds
         self._lock = threading.Lock()
         self._closed = False
@@ -105,6 +117,18 @@ class Codec:
         except BaseException:
             result.unlink(missing_ok=True)
             raise
+
+    def compress(self, path: Path, target: str, prefix: bytes, result: Path) -> Compressed:
+        """Write ``prefix`` and the data set of ``path`` in the syntax ``target`` into the file ``result``; raises as above.
+
+        NotTranscodable too when the pixels or anything else would not be the same.
+        """
+        request = {"path": str(path), "accepted": [target], "prefix": prefix.hex(), "result": str(result)}
+        reply = self._asked(request)
+        if "error" in reply:
+            raise _ERRORS.get(reply["error"], OutOfResources)(reply["comment"], reply["detail"])
+        digests = bytes.fromhex(reply["sha256"]), bytes.fromhex(reply["before"])
+        return Compressed(reply["size"], *digests, reply["photometric"])
 
     def close(self) -> None:
         """End all children, busy ones too: who waits for them gets NotTranscodable, later callers OutOfResources."""
@@ -178,13 +202,14 @@ class Codec:
 class _Child:
     """One child process; used by one thread at a time."""
 
-    def __init__(self, memory: int, largest: int) -> None:
+    def __init__(self, *limits: int) -> None:
+        """``limits``: bytes of address space and of a file, and how far it gives way to others."""
         self.jobs = 0
         # The child holds the reading end, nobody writes: when this process is gone the kernel ends the child.
         life, self._life = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "archive.workers.codec_child", str(life), str(memory), str(largest)],
+                [sys.executable, "-m", "archive.workers.codec_child", *map(str, (life, *limits))],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 pass_fds=(life,), start_new_session=True, env=_environment(), cwd="/",
             )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import mmap
@@ -23,14 +24,14 @@ from typing import Any
 
 from archive.errors import ArchiveError, Damaged, NotTranscodable, OutOfResources
 
-NICENESS = 5  # pixels give way to the network
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 def main(arguments: list[str]) -> None:
-    life, memory, largest = map(int, arguments)
+    life, memory, largest, niceness = map(int, arguments)
     _die_with_parent(life)
     _limit(memory, largest)
+    os.nice(niceness)
     answers = _quiet()
     _prepare()
     os.write(answers, b"\n")
@@ -63,7 +64,6 @@ def _limit(memory: int, largest: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold pixels and names
-    os.nice(NICENESS)
 
 
 def _quiet() -> int:
@@ -86,6 +86,7 @@ def _prepare() -> None:
     import rle.utils  # noqa: F401
     from pydicom import config
 
+    import archive.dicom.compare
     import archive.dicom.part10
     import archive.dicom.transcode  # noqa: F401
 
@@ -95,7 +96,7 @@ def _prepare() -> None:
 
 def _answered(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {**_transcoded(request), "last": False}
+        return {**(_compressed if "prefix" in request else _transcoded)(request), "last": False}
     except MemoryError:
         return _failure(NotTranscodable("Pixels need more memory than allowed"), last=True)
     except (NotTranscodable, Damaged, OutOfResources) as error:
@@ -136,6 +137,31 @@ def _transcoded(request: dict[str, Any]) -> dict[str, Any]:
         for piece in result.pieces:
             size += out.write(piece)
     return {"syntax": result.transfer_syntax, "size": size, "uid": result.sop_instance_uid}
+
+
+def _compressed(request: dict[str, Any]) -> dict[str, Any]:
+    """A whole Part-10 file in another syntax, read back from its bytes and compared with the one it is made from."""
+    from archive.dicom.compare import require_comparable, require_same
+    from archive.dicom.part10 import read_file_meta
+    from archive.dicom.transcode import transcode
+
+    whole, target, prefix = _mapped(Path(request["path"])), request["accepted"][0], bytes.fromhex(request["prefix"])
+    meta = read_file_meta(whole)
+    data = whole[meta.offset :]
+    require_comparable(data, meta.transfer_syntax)
+    made = transcode(data, meta.transfer_syntax, [target], verify=False)
+    digest, size = hashlib.sha256(), 0
+    with Path(request["result"]).open("r+b") as out:
+        out.write(prefix)
+        for piece in made.pieces:
+            size += out.write(piece)
+            digest.update(piece)
+    written = _mapped(Path(request["result"]))[len(prefix) :]
+    photometric = require_same(data, meta.transfer_syntax, written, made.transfer_syntax)
+    if hashlib.sha256(written).digest() != digest.digest():
+        raise OutOfResources("Compressed file is not what was written")
+    before = hashlib.sha256(data).hexdigest()
+    return {"size": size, "sha256": digest.hexdigest(), "before": before, "photometric": photometric}
 
 
 def _mapped(path: Path) -> memoryview:
