@@ -92,3 +92,7 @@ class NotTranscodable(ArchiveError):
 
 class Damaged(ArchiveError):
     """A stored file is missing or its bytes are not those that were received."""
+
+
+class Missing(Damaged):
+    """A stored file is not there, or nothing is stored under this UID at all."""

@@ -28,16 +28,33 @@ MAGIC = b"DICM"
 META_ELEMENTS = 100  # PS3.10 table 7.1-1 has 17, private information one more
 
 MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x00020010
+SOURCE_AE, PRIVATE_CREATOR, PRIVATE = 0x00020016, 0x00020100, 0x00020102
+LONGEST = 1024  # bytes that are read of a value: UIDs and AE titles are shorter, private information not much longer
 GROUP_LENGTH = 0x00020000
 _SYNTAX_OF = {IMPLICIT_LE: IMPLICIT_LITTLE, EXPLICIT_LE: EXPLICIT_LITTLE, EXPLICIT_BE: EXPLICIT_BIG}
 
 
-def file_meta(sop_class: str, sop_instance: str, transfer_syntax: str, *, source: str = "") -> bytes:
-    """Preamble, prefix and meta information of a new file; ``source`` is the AE title it came from."""
+def file_meta(
+    sop_class: str, sop_instance: str, transfer_syntax: str, *, source: str = "", private: bytes = b""
+) -> bytes:
+    """Preamble, prefix and meta information of a new file; ``source`` is the AE title it came from.
+
+    ``private`` is what the archive has to say itself, as Private Information (0002,0102).
+    """
     instance = _element(0x0003, b"UI", sop_instance, b"\0")
     before, after = _surroundings(sop_class, transfer_syntax, source)
+    after += _private(private)
     length = len(before) + len(instance) + len(after)
     return b"".join((PREAMBLE, MAGIC, struct.pack("<HH2sHL", 2, 0, b"UL", 4, length), before, instance, after))
+
+
+def _private(said: bytes) -> bytes:
+    """Private Information Creator UID and Private Information (PS3.10 table 7.1-1)."""
+    if not said:
+        return b""
+    said += b" " * (len(said) % 2)
+    creator = _element(0x0100, b"UI", IMPLEMENTATION_CLASS_UID, b"\0")
+    return creator + struct.pack("<HH2sHL", 2, 0x0102, b"OB", 0, len(said)) + said
 
 
 @lru_cache(maxsize=1024)
@@ -68,6 +85,8 @@ class FileMeta:
     offset: int  # of the data set in the file
     sop_class_uid: str
     sop_instance_uid: str
+    source: str = ""  # Source Application Entity Title
+    private: str = ""  # what this archive has written as private information
 
 
 def read_file_meta(head: Buffer) -> FileMeta:
@@ -84,7 +103,9 @@ def read_file_meta(head: Buffer) -> FileMeta:
             sop_class, sop_instance = _identity(head, offset, encoding)
     except struct.error as error:
         raise NotUnderstood("File ends within its meta information") from error
-    return FileMeta(syntax, offset, sop_class, sop_instance)
+    ours = values.get(PRIVATE_CREATOR) == IMPLEMENTATION_CLASS_UID
+    private = values.get(PRIVATE, "") if ours else ""
+    return FileMeta(syntax, offset, sop_class, sop_instance, values.get(SOURCE_AE, ""), private)
 
 
 def _read_group(head: Buffer, pos: int) -> tuple[dict[int, str], int]:
@@ -96,7 +117,7 @@ def _read_group(head: Buffer, pos: int) -> tuple[dict[int, str], int]:
         tag, start, length = _head(head, pos, EXPLICIT_LE)
         if length > len(head) - start:
             break
-        values[tag] = bytes(head[start : start + min(length, 256)]).decode("ascii", "replace").strip(" \0")
+        values[tag] = bytes(head[start : start + min(length, LONGEST)]).decode("ascii", "replace").strip(" \0")
         pos = start + length
     raise NotUnderstood("File meta information is damaged")
 
