@@ -51,20 +51,20 @@ class _Bar:
     """A progress bar for each table in turn."""
 
     def __enter__(self) -> _Bar:
-        self._bar: tqdm[None] | None = None
-        self._table = ""
+        self._bars: dict[str, tqdm[None]] = {}
         return self
 
     def show(self, table: str, done: int, total: int) -> None:
-        if table != self._table or self._bar is None:
+        if table not in self._bars:
             self._close()
-            self._table, self._bar = table, tqdm(total=total, desc=table, unit="row", disable=None)
-        self._bar.n = done
-        self._bar.refresh()
+            self._bars[table] = tqdm(total=total, desc=table, unit="row", disable=None)
+        self._bars[table].n = done
+        self._bars[table].refresh()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
 
     def __exit__(self, *_: object) -> None:
         self._close()

@@ -1,8 +1,8 @@
 """Moving a whole index from one database to another.
 
 Rules that hold here: the target is empty, or holds a copy that was broken off and is begun anew, and serves nobody
-until it is whole; ids stay, so that tasks and quarantine keep pointing to what they did; the source is only read, and when
-somebody wrote to it meanwhile the copy is no good and says so.
+until it is whole; ids stay, so that tasks and quarantine keep pointing to what they did; the source is only read, and
+when somebody wrote to it meanwhile the copy is no good and says so.
 """
 
 from __future__ import annotations
