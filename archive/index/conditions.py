@@ -188,13 +188,20 @@ def _patient_name(dialect: Dialect, columns: Sequence[str], test: NameIs) -> Sql
 
 def _words(dialect: Dialect, prefix: str, attribute: Attribute, test: NameHas) -> Sql:
     if attribute.tag == PATIENT_NAME:
-        parts = [starts_with("word", token) for token in test.tokens]
-        return all_of(
-            [(f"{prefix}id IN (SELECT patient FROM patient_word WHERE {sql})", values) for sql, values in parts]
-        )
+        return _patient_words(prefix, sorted(test.tokens, key=len, reverse=True))
     column = prefix + (folded_column(attribute) or attribute.column)
     words = f"'\\' || replace(replace({column}, '^', '\\'), ' ', '\\')"
     return all_of([(f"{dialect.find}({words}, ?) > 0", ["\\" + token]) for token in test.tokens])
+
+
+def _patient_words(prefix: str, tokens: Sequence[str]) -> Sql:
+    """The longest token leads, as it fits the fewest; whether a patient has the others is looked up one by one."""
+    leads, *others = (starts_with("word", token) for token in tokens)
+    parts = [(f"{prefix}id IN (SELECT patient FROM patient_word WHERE {leads[0]})", leads[1])]
+    for sql, values in others:
+        test = f"(SELECT 1 FROM patient_word WHERE patient = {prefix}id AND {sql} LIMIT 1)"
+        parts.append((f"COALESCE({test}, 0) = 1", values))
+    return all_of(parts)
 
 
 def _within(dialect: Dialect, column: str, test: Within) -> Sql:
