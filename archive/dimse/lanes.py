@@ -50,11 +50,14 @@ class Lanes(Generic[I]):
         *,
         single_context: bool = False,
         extra: Sequence[str] = (),
+        woken: Callable[[], None] = lambda: None,
     ) -> None:
+        """``woken`` is called, by any lane, when there may be results."""
         self.connect = connect
         self.sender = sender
         self._single = single_context
         self._extra = extra
+        self._woken = woken
         self._pairs: dict[Pair, None] = {}
         self._work: deque[I] = deque()
         self._results: deque[Sent] = deque()
@@ -173,6 +176,7 @@ class Lanes(Generic[I]):
 
     def wake(self) -> None:
         os.eventfd_write(self._wake, 1)
+        self._woken()
 
     def contexts_for(self, item: I) -> list[Proposal]:
         """The contexts of an association that can carry this object, and as many of the others as fit."""
@@ -213,14 +217,15 @@ class _Lane(Generic[I]):
             sent = sender.send(item, self._lanes.peek())
             self._breaks = 0
         except Ended as ended:
-            sent = Sent(item.sop_instance_uid, Result.FAILED, reason=f"association lost: {ended.words}")
+            words = f"association lost: {ended.words}"
+            sent = Sent(item.sop_instance_uid, Result.FAILED, reason=words, temporary=True, lost=True)
             self._lanes.reason = sent.reason
             # Whoever was silent for a whole deadline once would cost one more for every further try.
             self._breaks = BREAKS if isinstance(ended, TimedOut) else self._breaks + 1
             self._close(broken=True)
         except Exception:
             LOG.exception("sending %s failed by a fault of the archive", item.sop_instance_uid)
-            sent = Sent(item.sop_instance_uid, Result.FAILED, reason="internal error")
+            sent = Sent(item.sop_instance_uid, Result.FAILED, reason="internal error", temporary=True)
             self._close(broken=True)
         self._lanes.report(sent)
 

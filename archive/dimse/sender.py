@@ -9,15 +9,14 @@ association is raised, and the association is over.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from archive.dicom.convert import convert
+from archive.dicom.coerce import Change
+from archive.dicom.convert import convert, converted
 from archive.dimse import statuses
 from archive.dimse.association import Association, Message
 from archive.dimse.negotiation import Context
@@ -26,6 +25,7 @@ from archive.dimse.reasons import Aborted
 from archive.dimse.tally import Result, Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
 from archive.errors import ArchiveError, NotTranscodable
+from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
 
 MEDIUM = 0x0000  # Priority (0000,0700), PS3.7 E.1
@@ -88,14 +88,21 @@ class Sender(Generic[I]):
         *,
         originator: Originator | None = None,
         defer: Callable[[Message], None] | None = None,
+        outgoing: Outgoing | None = None,
     ) -> None:
-        """``defer`` takes requests of the peer that come while its answer is waited for; without it none may come."""
+        """``defer`` takes requests of the peer that come while its answer is waited for; without it none may come.
+
+        ``outgoing`` says what is changed in an object on its way out.
+        """
         self._association = association
         self._routes = Routes(association.contexts.values())
         self._open_file = open_file
         self._codec = codec
         self._originator = originator
         self._defer = defer
+        self._outgoing = outgoing
+        self._receiver = receiver_of(association) if outgoing is not None else None
+        self._changes: Sequence[Change] = ()
         self._ahead: tuple[I, OpenFile] | None = None
 
     def send(self, item: I, following: I | None = None) -> Sent:
@@ -104,7 +111,7 @@ class Sender(Generic[I]):
             with self._opened(item) as file:
                 message_id = self._transmit(item, file)
         except ArchiveError as error:
-            return Sent(item.sop_instance_uid, Result.FAILED, reason=str(error))
+            return Sent(item.sop_instance_uid, Result.FAILED, reason=str(error), temporary=error.temporary)
         except OSError as error:
             # Half a data set is out already, and there is no way to take it back but to end the association.
             self._association.abort(words=f"stored file cannot be read: {error.strerror}")
@@ -137,6 +144,8 @@ class Sender(Generic[I]):
         self._ahead = (following, file)
 
     def _transmit(self, item: I, file: OpenFile) -> int:
+        if self._outgoing is not None and self._receiver is not None:
+            self._changes = self._outgoing.changes(item, self._receiver, file)
         if self._routes.stored(item.sop_class_uid, item.transfer_syntax) is not None:
             return self._send_file(item, item.transfer_syntax, file.fd, file.offset, file.size)
         accepted = self._routes.syntaxes(item.sop_class_uid)
@@ -148,15 +157,23 @@ class Sender(Generic[I]):
         target = next((syntax for syntax in accepted if syntax in UNCOMPRESSED), None)
         if item.transfer_syntax in UNCOMPRESSED and target is not None:
             with mapped(file) as data:
-                for _ in convert(data, item.transfer_syntax, target):
+                for _ in self._converted(data, item.transfer_syntax, target):
                     pass  # a fault must show before the first byte is sent: what has begun cannot be taken back
-                return self._stream(item, target, convert(data, item.transfer_syntax, target))
+                return self._stream(item, target, self._converted(data, item.transfer_syntax, target))
         if self._codec is None or file.path is None:
             raise NotTranscodable("receiver does not take the stored transfer syntax", item.transfer_syntax)
         with self._codec.transcode(file.path, accepted) as coded, coded.path.open("rb") as source:
             return self._send_file(item, coded.transfer_syntax, source.fileno(), coded.offset, coded.size)
 
+    def _converted(self, data: memoryview, syntax: str, target: str) -> Iterator[bytes]:
+        if self._outgoing is None or not self._changes:
+            return convert(data, syntax, target)
+        return converted(self._outgoing.changed(data, syntax, self._changes), syntax, target)
+
     def _send_file(self, item: I, syntax: str, fd: int, offset: int, size: int) -> int:
+        if self._outgoing is not None and self._changes:
+            with mapped(OpenFile(fd, offset, size)) as data:
+                return self._stream(item, syntax, self._outgoing.changed(data, syntax, self._changes))
         context, message_id = self._route(item, syntax), self._association.next_message_id()
         self._association.send_file(context, self._command(item, message_id), fd, offset, size)
         return message_id
@@ -207,15 +224,11 @@ def sent(item: Item, response: Command) -> Sent:
         return Sent(item.sop_instance_uid, Result.SENT, status)
     result = Result.WARNING if statuses.is_warning(status) else Result.FAILED
     reason = f"receiver answered {statuses.meaning(status)}" + (f": {words}" if words else "")
-    return Sent(item.sop_instance_uid, result, status, reason)
+    return Sent(item.sop_instance_uid, result, status, reason, temporary=statuses.may_pass(status))
 
 
-@contextmanager
-def mapped(file: OpenFile) -> Iterator[memoryview]:
-    """The data set of a file as memory that the kernel pages in and out."""
-    if file.size == 0:
-        yield memoryview(b"")
-        return
-    with mmap.mmap(file.fd, file.offset + file.size, access=mmap.ACCESS_READ) as whole:
-        with memoryview(whole) as view, view[file.offset :] as data:
-            yield data
+def receiver_of(association: Association) -> Receiver:
+    """Who is at the other end, as the sources of changes know it."""
+    titles = association.calling, association.called
+    local, remote = titles if association.requestor else reversed(titles)
+    return Receiver(remote, local, association.address, association.connection.local_address)

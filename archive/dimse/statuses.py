@@ -158,8 +158,16 @@ def meaning(status: int) -> str:
     return f"{status:04X} (unknown status)"
 
 
+_UNABLE = range(0xC000, 0xD000, 0x100)
+
+
 def is_pending(status: int) -> bool:
     return status in (PENDING, PENDING_UNSUPPORTED_KEYS)
+
+
+def may_pass(status: int) -> bool:
+    """Whether the same store may be answered otherwise later: A7xx, and what receivers use for their own trouble."""
+    return status in (PROCESSING_FAILURE, DUPLICATE_INVOCATION, 0x0213) or (status & 0xFF00) in (0xA700, *_UNABLE)
 
 
 def is_warning(status: int) -> bool:

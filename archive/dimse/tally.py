@@ -27,12 +27,17 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one instance: the status of the receiver, or the reason in words."""
+    """What became of one instance: the status of the receiver, or the reason in words.
+
+    ``temporary``: it failed, and another try may not; ``lost``: the association ended under it.
+    """
 
     sop_instance_uid: str
     result: Result
     status: int = 0
     reason: str = ""
+    temporary: bool = False
+    lost: bool = False
 
 
 @dataclass(slots=True)
