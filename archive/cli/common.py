@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from archive import log
@@ -60,6 +61,11 @@ def show(options: argparse.Namespace, titles: Mapping[str, str], rows: Iterable[
         show_json(found)
     else:
         show_table(list(titles.values()), [[row.get(key) for key in titles] for row in found])
+
+
+def when(seconds: float | None) -> str:
+    """Local time, to the second."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""
 
 
 def warn(text: object) -> None:

@@ -1,26 +1,15 @@
-"""`archive studies`, `queue`, `quarantine`: what the archive holds, read from its index."""
+"""`archive queue`, `quarantine`: what the archive holds, read from its index."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from archive.cli.common import Commands, command, configuration, show
+from archive.cli.common import Commands, command, configuration, show, when
 from archive.index import open_index
 
-STUDIES = {
-    "study_date": "date",
-    "modalities": "modalities",
-    "patient_id": "patient id",
-    "patient_name": "name",
-    "accession_number": "accession",
-    "series": "series",
-    "instances": "instances",
-    "study_uid": "study",
-}
 TASKS = {
     "id": "id",
     "kind": "kind",
@@ -34,20 +23,9 @@ ASIDE = {"id": "id", "source": "from", "sop_instance_uid": "instance", "reason":
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "studies", studies, "list the studies, the newest first")
-    made.add_argument("--limit", type=int, default=50, help="how many (50)")
     made = command(commands, "queue", queue, "list the work that waits, runs or has failed")
     made.add_argument("--limit", type=int, default=100, help="how many (100)")
     command(commands, "quarantine", quarantine, "list the objects that were refused and kept aside")
-
-
-def studies(options: argparse.Namespace) -> int:
-    index = open_index(configuration(options).index.url)
-    rows = [dataclasses.asdict(study) for study in index.studies(limit=options.limit)]
-    for row in rows:
-        row["modalities"] = row["modalities"] if options.json else " ".join(row["modalities"])
-    show(options, STUDIES, rows)
-    return 0
 
 
 def queue(options: argparse.Namespace) -> int:
@@ -75,8 +53,3 @@ def quarantine(options: argparse.Namespace) -> int:
     ]
     show(options, ASIDE, rows)
     return 0
-
-
-def when(seconds: float) -> str:
-    """Local time, to the second."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""

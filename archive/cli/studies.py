@@ -1,0 +1,87 @@
+"""`archive studies`: what the archive holds, in which state it is, and how it came there."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import getpass
+from typing import Any
+
+from archive.app.life import lifecycle_of
+from archive.app.store import index_of
+from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
+from archive.index import Index, StudySummary
+from archive.services.lifecycle import READY, STATES, Lifecycle
+
+STUDIES = {
+    "study_date": "date",
+    "state": "state",
+    "modalities": "modalities",
+    "patient_id": "patient id",
+    "patient_name": "name",
+    "accession_number": "accession",
+    "series": "series",
+    "instances": "instances",
+    "study_uid": "study",
+}
+HISTORY = {"since": "since", "state": "state", "instances": "instances", "cause": "cause"}
+
+
+def add(commands: Commands) -> None:
+    made = command(
+        commands, "studies", studies, "list the studies, the newest first; show one; say that nothing more will come"
+    )
+    made.add_argument("action", nargs="?", choices=("list", "show", "ready"), default="list", help="what to do (list)")
+    made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID, for show and ready")
+    made.add_argument("--limit", type=int, default=50, help="how many (50)")
+    made.add_argument("--state", choices=STATES, help="only studies in this state")
+
+
+def studies(options: argparse.Namespace) -> int:
+    config = configuration(options)
+    if (options.action == "list") == bool(options.study):
+        warn(f"studies {options.action} takes {'no study' if options.study else 'a Study Instance UID'}")
+        return 2
+    index = index_of(config)
+    if options.action == "list":
+        show(options, STUDIES, (_row(options, each) for each in _listed(index, options)))
+        return 0
+    lifecycle = lifecycle_of(index, config)
+    return _show(options, index, lifecycle) if options.action == "show" else _ready(options, lifecycle)
+
+
+def _listed(index: Index, options: argparse.Namespace) -> list[StudySummary]:
+    return index.studies(limit=options.limit, state=options.state or "")
+
+
+def _row(options: argparse.Namespace, study: StudySummary) -> dict[str, Any]:
+    row = dataclasses.asdict(study)
+    row["modalities"] = row["modalities"] if options.json else " ".join(row["modalities"])
+    return row
+
+
+def _show(options: argparse.Namespace, index: Index, lifecycle: Lifecycle) -> int:
+    found = index.studies(uid=options.study, limit=1)
+    history = [dataclasses.asdict(change) for change in lifecycle.history(options.study)]
+    if not found and not history:
+        warn(f"no such study: {options.study}")
+        return 1
+    study = _row(options, found[0]) if found else {"study_uid": options.study, "state": "not here any more"}
+    if options.json:
+        show_json(study | {"history": history})
+        return 0
+    for key, heading in STUDIES.items():
+        if study.get(key) not in (None, ""):
+            print(f"{heading:<12}{study[key]}")
+    print()
+    show_table(list(HISTORY.values()), [[when(each["since"]), *list(each.values())[:1], each["instances"], each["cause"]]
+                                        for each in history])  # fmt: skip
+    return 0
+
+
+def _ready(options: argparse.Namespace, lifecycle: Lifecycle) -> int:
+    """Tech complete: nobody waits for a quiet time."""
+    changed = lifecycle.set_state(options.study, READY, f"said by {getpass.getuser()}")
+    said = {"study_uid": options.study, "state": lifecycle.state(options.study), "changed": changed}
+    show_json(said) if options.json else print("ready" if changed else "was ready already")
+    return 0
