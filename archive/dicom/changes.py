@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from archive.dicom.paths import Path, Step
 
@@ -34,6 +35,11 @@ class OriginalAttributes:
     when: str  # Attribute Modification DateTime, VR DT
     source: str = ""  # Source of Previous Values
     reason: str = COERCE
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as VR DT has it, in local time with its offset."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y%m%d%H%M%S.%f%z")
 
 
 @dataclass(slots=True)

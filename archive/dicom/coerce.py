@@ -12,7 +12,7 @@ import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from archive.dicom.changes import COERCE, CORRECT, UNRECORDED, Change, Node, OriginalAttributes, tree
+from archive.dicom.changes import COERCE, CORRECT, UNRECORDED, Change, Node, OriginalAttributes, moment, tree
 from archive.dicom.convert import deflated
 from archive.dicom.edit import ORIGINAL_ATTRIBUTES, Editor, NeedsUnicode, Pieces
 from archive.dicom.elements import CUT_SHORT, Buffer
@@ -26,6 +26,7 @@ from archive.errors import NotUnderstood
 
 __all__ = (
     "ALL", "COERCE", "CORRECT", "NEW", "UNRECORDED", "Change", "OriginalAttributes", "Path", "Private", "changed",
+    "moment",
     "parse_path", "path_text",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from archive.dicom.encoding import encoding_of
 from archive.dicom.inflate import RAW_DEFLATE, inflate
 from archive.dicom.limits import LIMITS, Limits
 from archive.dicom.rewrite import Rewriter
-from archive.dicom.source import MemorySource, Source, StreamSource, copied
+from archive.dicom.source import STEP, MemorySource, Source, StreamSource, copied
 from archive.dicom.uids import TransferSyntax, transfer_syntax
 from archive.errors import NotTranscodable
 
@@ -23,6 +23,16 @@ def convert(data: Buffer, from_syntax: str, to_syntax: str, limits: Limits = LIM
     """The data set in ``to_syntax``, piece by piece. NotTranscodable at once; NotUnderstood where it is broken."""
     read, write = _uncompressed(from_syntax), _uncompressed(to_syntax)
     pieces = _converted(data, read, write, limits)
+    return deflated(pieces) if write.deflated else pieces
+
+
+def converted(pieces: Iterator[bytes], from_syntax: str, to_syntax: str, limits: Limits = LIMITS) -> Iterator[bytes]:
+    """The same for a data set that comes in pieces."""
+    read, write = _uncompressed(from_syntax), _uncompressed(to_syntax)
+    if read.deflated:
+        pieces = _inflated(pieces)
+    if encoding_of(read) is not encoding_of(write):
+        pieces = Rewriter(StreamSource(pieces), encoding_of(read), encoding_of(write), limits=limits).pieces()
     return deflated(pieces) if write.deflated else pieces
 
 
@@ -39,6 +49,16 @@ def _converted(data: Buffer, read: TransferSyntax, write: TransferSyntax, limits
         return pieces if pieces is not None else copied(MemorySource(data), len(data))
     source: Source = StreamSource(pieces) if pieces is not None else MemorySource(data)
     return Rewriter(source, encoding_of(read), encoding_of(write), limits=limits).pieces()
+
+
+def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What was deflated here a moment ago, in bounded steps."""
+    inflater = zlib.decompressobj(RAW_DEFLATE)
+    for piece in pieces:
+        while piece:
+            yield inflater.decompress(piece, STEP)
+            piece = inflater.unconsumed_tail
+    yield inflater.flush()
 
 
 def deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -68,6 +68,14 @@ class Connection:
         self._timeout = 0.0
         self._prepare()
 
+    @property
+    def local_address(self) -> str:
+        """Our own address on this connection; empty once it is closed."""
+        try:
+            return str(self._sock.getsockname()[0])
+        except (OSError, IndexError):
+            return ""
+
     def _prepare(self) -> None:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

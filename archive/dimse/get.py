@@ -18,6 +18,7 @@ from archive.dimse.sender import Codec, Sender
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Service
 from archive.dimse.tally import Tally
+from archive.services.outgoing import Outgoing
 from archive.services.retrieve import Retrieve, Selection
 
 T = TypeVar("T")
@@ -34,11 +35,13 @@ class GetMatches:
         retrieve: Retrieve,
         codec: Codec | None = None,
         *,
+        outgoing: Outgoing | None = None,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retrieve = retrieve
         self._codec = codec
+        self._outgoing = outgoing
         self._interval = interval
         self._clock = clock
 
@@ -54,7 +57,9 @@ class GetMatches:
         """Every object in turn; True when C-CANCEL came before the last one."""
         association = session.association
         pending = Pending(association, message, tally, self._clock, self._interval)
-        sender = Sender(association, self._retrieve.open, self._codec, defer=session.defer)
+        sender = Sender(
+            association, self._retrieve.open, self._codec, defer=session.defer, outgoing=self._outgoing
+        )
         try:
             for instance, following in with_following(selection.instances):
                 tally.add(sender.send(instance, following))

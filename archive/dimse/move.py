@@ -23,6 +23,7 @@ from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Service
 from archive.dimse.tally import Sent, Tally
 from archive.index import StoredInstance
+from archive.services.outgoing import Outgoing
 from archive.services.retrieve import Retrieve, Selection
 
 AHEAD = 64  # objects handed to the lanes beyond those under way
@@ -41,12 +42,14 @@ class MoveMatches:
         destinations: Destinations,
         codec: Codec | None = None,
         *,
+        outgoing: Outgoing | None = None,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retrieve = retrieve
         self._destinations = destinations
         self._codec = codec
+        self._outgoing = outgoing
         self._interval = interval
         self._clock = clock
 
@@ -67,7 +70,9 @@ class MoveMatches:
         originator = Originator(session.association.calling, message.command.message_id)
 
         def sender(association: Association) -> Sender[StoredInstance]:
-            return Sender(association, self._retrieve.open, self._codec, originator=originator)
+            return Sender(
+                association, self._retrieve.open, self._codec, originator=originator, outgoing=self._outgoing
+            )
 
         return Lanes(
             destination.connect,

@@ -36,6 +36,7 @@ from archive.dimse.store import StoreObject
 from archive.dimse.tally import Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
 from archive.errors import Refused, Unreachable
+from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the item
@@ -184,11 +185,13 @@ def send(
     items: Iterable[I],
     open_file: Callable[[I], OpenFile],
     codec: Codec | None = None,
+    *,
+    outgoing: Outgoing | None = None,
 ) -> Iterator[Sent]:
     """C-STORE every object at the peer, over as many associations as its entry says; results as they come."""
 
     def sender(association: Association) -> Sender[I]:
-        return Sender(association, open_file, codec)
+        return Sender(association, open_file, codec, outgoing=outgoing)
 
     source, single = iter(items), destination.has_quirk("single_context")
     extra, count = LOSSLESS if codec is not None else (), destination.store_associations

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
+from archive.dicom.coerce import Change
 from archive.dimse.destinations import Destination
 from archive.dimse.planning import proposals
 from archive.dimse.reasons import Aborted, Ended
 from archive.dimse.sender import Codec, Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Damaged, NotTranscodable
+from archive.services.outgoing import Outgoing, Subject
+from archive.services.outgoing import Receiver as Remote
 from archive.services.retrieve import OpenFile
 from archive.workers.codec import Transcoded
 
@@ -49,11 +54,13 @@ def receiver() -> Iterator[Receiver]:
         yield found
 
 
-def send(receiver: Receiver, *files: File, codec: Codec | None = None) -> list[Sent]:
+def send(
+    receiver: Receiver, *files: File, codec: Codec | None = None, outgoing: Outgoing | None = None
+) -> list[Sent]:
     destination = Destination("DEST", "127.0.0.1", receiver.port, "US", QUICK)
     contexts = proposals((file.sop_class_uid, file.transfer_syntax) for file in files)[0]
     with destination.connect(contexts) as association:
-        sender = Sender(association, open_file, codec)
+        sender = Sender(association, open_file, codec, outgoing=outgoing)
         try:
             return [sender.send(file, following) for file, following in zip(files, [*files[1:], None], strict=True)]
         finally:
@@ -198,3 +205,52 @@ def test_files_opened_ahead_are_closed(receiver: Receiver, tmp_path: Path) -> No
         sender.send(one, two)  # not the one that was announced
         sender.close()
     assert len(opened) == 4 and {file.fd for file in opened} == {-1}
+
+
+# -- changed on the way -----------------------------------------------------------------------
+
+
+def changing(value: str | None = "CHANGED") -> tuple[Outgoing, list[Subject]]:
+    """Who sets the Patient ID of everything, or of nothing, and what it was asked."""
+    asked: list[Subject] = []
+
+    def source(subject: Subject) -> list[Change]:
+        asked.append(subject)
+        return [Change((0x00100020,), "LO", value)] if value else []
+
+    return Outgoing([source], system="US", clock=lambda: 0.0), asked
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, BIG, DEFLATED])
+def test_changes_are_laid_over_stored_and_converted_objects(receiver: Receiver, tmp_path: Path, syntax: str) -> None:
+    raw = part10(instance(1, syntax=syntax))
+    path = written(tmp_path, raw)
+    outgoing, asked = changing()
+    file = File(path, transfer_syntax=syntax, offset=132 + 12 + int.from_bytes(raw[140:144], "little"))
+    (sent,) = send(receiver, file, outgoing=outgoing)
+    assert sent.result is Result.SENT
+    got = dcmread(BytesIO(receiver.messages[0].data), force=True)
+    assert (got.PatientID, got.SOPInstanceUID) == ("CHANGED", instance(1).SOPInstanceUID)
+    assert got.OriginalAttributesSequence[0].ModifyingSystem == "US"
+    assert asked[0].receiver == Remote("DEST", "US", "127.0.0.1", "127.0.0.1")
+    assert path.read_bytes() == raw
+
+
+def test_changes_are_laid_over_what_a_codec_made(receiver: Receiver, tmp_path: Path) -> None:
+    codec = Decoder(tmp_path, encoded(instance(1)))
+    path = written(tmp_path, b"x")
+    (sent,) = send(receiver, File(path, transfer_syntax=JPEG), codec=codec, outgoing=changing()[0])
+    assert sent.result is Result.SENT
+    assert dcmread(BytesIO(receiver.messages[0].data), force=True).PatientID == "CHANGED"
+
+
+def test_a_source_without_changes_leaves_the_bytes(receiver: Receiver, tmp_path: Path) -> None:
+    data = encoded(instance(1))
+    (sent,) = send(receiver, File(written(tmp_path, data)), outgoing=changing(None)[0])
+    assert receiver.messages[0].data == data
+
+
+def test_an_object_whose_changes_do_not_fit_fails_alone(receiver: Receiver, tmp_path: Path) -> None:
+    broken, whole = written(tmp_path, b"no DICOM", "broken"), written(tmp_path, encoded(instance(1)), "whole")
+    results = send(receiver, File(broken), File(whole), outgoing=changing()[0])
+    assert [each.result for each in results] == [Result.FAILED, Result.SENT]

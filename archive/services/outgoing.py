@@ -1,0 +1,90 @@
+"""What is changed in an object on its way out, for whoever receives it.
+
+Rules that hold here: the stored file stays as it is; each source of changes looks at one object and one receiver and
+says what is to be different, later sources having the last word; a source that has nothing to say costs next to
+nothing, because it is asked for every object that is sent; without changes the file goes out as it is stored.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from archive.dicom.coerce import Change, OriginalAttributes, changed, moment
+from archive.dicom.elements import Buffer
+from archive.services.retrieve import OpenFile
+
+
+class Sendable(Protocol):
+    """An object to be sent: a row of the index (StoredInstance) or a file of a folder."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def transfer_syntax(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who gets it, under which of our titles, over which connection."""
+
+    aet: str
+    local_aet: str = ""
+    address: str = ""
+    local_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One object on its way to one receiver; ``mapped`` gives its data set to sources that have to read it."""
+
+    instance: Sendable
+    receiver: Receiver
+    file: OpenFile
+
+    @contextmanager
+    def mapped(self) -> Iterator[memoryview]:
+        with mapped(self.file) as data:
+            yield data
+
+
+Source = Callable[[Subject], Sequence[Change]]
+
+
+class Outgoing:
+    """Asked by the sender for every object; thread-safe as its sources are."""
+
+    def __init__(self, sources: Sequence[Source], *, system: str, clock: Callable[[], float]) -> None:
+        """``system`` is what Original Attributes names as the one that changed something."""
+        self._sources = tuple(sources)
+        self._system = system
+        self._clock = clock
+
+    def changes(self, instance: Sendable, receiver: Receiver, file: OpenFile) -> Sequence[Change]:
+        """What is to be different from the file; nothing for most objects."""
+        found: list[Change] = []
+        if self._sources:
+            subject = Subject(instance, receiver, file)
+            for source in self._sources:
+                found += source(subject)
+        return found
+
+    def changed(self, data: Buffer, transfer_syntax: str, changes: Sequence[Change]) -> Iterator[bytes]:
+        """The data set as it goes out. Raises NotUnderstood before the first byte."""
+        original = OriginalAttributes(self._system, moment(self._clock()))
+        return changed(data, transfer_syntax, changes, original=original)
+
+
+@contextmanager
+def mapped(file: OpenFile) -> Iterator[memoryview]:
+    """The data set of a file as memory that the kernel pages in and out."""
+    if file.size == 0:
+        yield memoryview(b"")
+        return
+    # Not closed but dropped: the traceback of whoever could not read it may still hold slices of it.
+    yield memoryview(mmap.mmap(file.fd, file.offset + file.size, access=mmap.ACCESS_READ))[file.offset :]
