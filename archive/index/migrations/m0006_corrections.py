@@ -26,6 +26,7 @@ def statements() -> Iterator[str]:
     # 1 when an operation says something of the row or of what is above or below it.
     yield "ALTER TABLE patient ADD COLUMN corrected {int} NOT NULL DEFAULT 0"
     yield "ALTER TABLE study ADD COLUMN corrected {int} NOT NULL DEFAULT 0"
+    yield "CREATE INDEX patient_corrected ON patient (corrected) WHERE corrected = 1"
     # The patient that the objects name, where the study was given to another; NULL: the same.
     yield "ALTER TABLE study ADD COLUMN said_patient {int}"
     yield "CREATE INDEX study_said_patient ON study (said_patient) WHERE said_patient IS NOT NULL"
