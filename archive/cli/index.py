@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -51,7 +52,7 @@ class _Bar:
     """A progress bar for each table in turn."""
 
     def __enter__(self) -> _Bar:
-        self._bars: dict[str, tqdm[None]] = {}
+        self._bars: dict[str, Any] = {}
         return self
 
     def show(self, table: str, done: int, total: int) -> None:
