@@ -37,7 +37,15 @@ def test_what_is_written_is_what_pydicom_reads(source: str, instance: str) -> No
 
 def test_what_is_written_is_read_again() -> None:
     data = file_meta(CT, "1.2.3", EXPLICIT_BIG, source="CT1")
-    assert read_file_meta(data + bytes_of(ct(), EXPLICIT_BIG)) == FileMeta(EXPLICIT_BIG, len(data), CT, "1.2.3")
+    assert read_file_meta(data + bytes_of(ct(), EXPLICIT_BIG)) == FileMeta(EXPLICIT_BIG, len(data), CT, "1.2.3", "CT1")
+
+
+def test_what_the_archive_says_itself_is_read_again_and_what_others_say_is_not() -> None:
+    data = file_meta(CT, "1.2.3", EXPLICIT_LITTLE, private=b'{"odd": 1}!')
+    assert read_file_meta(data + bytes_of(ct())).private == '{"odd": 1}!'
+    assert pydicom.dcmread(BytesIO(data + bytes_of(ct()))).file_meta.PrivateInformation == b'{"odd": 1}! '
+    other = data.replace(IMPLEMENTATION_CLASS_UID.encode(), b"1.2.3.4".ljust(len(IMPLEMENTATION_CLASS_UID), b"\0"))
+    assert read_file_meta(other + bytes_of(ct())).private == ""
 
 
 @pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
