@@ -7,11 +7,12 @@ not as there are tasks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from archive.index.database import Database, Session
+from archive.index.described import Described, described
 from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
 from archive.index.tasks import NAMES, PRIORITIES, REASON_LENGTH, task_of
 from archive.index.values import NewTask, State, StoredInstance, Task
@@ -21,13 +22,17 @@ PIECE = 500  # rows of one transaction that a person or a clock causes: arrivals
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a leased task: DONE, FAILED, or WAITING until ``due``; ``counted`` off takes its try back."""
+    """What became of a leased task: DONE, FAILED, or WAITING until ``due``; ``counted`` off takes its try back.
+
+    With ``kind`` it goes on as a task of another kind, with all its tries.
+    """
 
     id: int
     state: State
     reason: str = ""
     due: float = 0.0
     counted: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +125,9 @@ class Queue:
 
         The commit may be lost in a power cut, and then the tasks are leased still.
         """
-        groups: dict[tuple[State, float, str, bool], list[int]] = {}
+        groups: dict[Settled, list[int]] = {}
         for each in outcomes:
-            groups.setdefault((each.state, each.due, each.reason[:REASON_LENGTH], each.counted), []).append(each.id)
+            groups.setdefault(replace(each, id=0, reason=each.reason[:REASON_LENGTH]), []).append(each.id)
 
         def work(session: Session) -> set[int]:
             found = {key for group, ids in groups.items() for key in _settle(session, owner, now, group, ids)}
@@ -160,6 +165,10 @@ class Queue:
             return {row[3]: (stored_instance(row[1:]), row[0]) for row in rows}
 
         return self._database.read(work) if uids else {}
+
+    def described(self, keywords: Collection[str], **which: Any) -> Iterator[Described]:
+        """Stored instances with these attributes: of a study, of a series, by UIDs, or all that came since."""
+        return described(self._database, keywords, **which)
 
     def of_study(self, kind: str, study_uid: str) -> Iterator[Task]:
         """All tasks of a kind about a study, history included."""
@@ -324,14 +333,14 @@ class _Piece:
         return [int(row[0]) for row in rows]
 
 
-def _settle(
-    session: Session, owner: str, now: float, group: tuple[State, float, str, bool], ids: Sequence[int]
-) -> list[int]:
-    state, due, reason, counted = group
-    changes = _CHANGES[state] + ("" if counted else ", attempts = attempts - 1")
-    values: Mapping[State, tuple[Any, ...]] = {State.WAITING: (due, due, reason)}
-    among = session.dialect.among.format(column="id")
-    sql = _SET.format(changes=changes, ids=among)
-    rows = session.rows(sql, (*values.get(state, (now, reason)), session.dialect.listed(list(ids)), owner))
-    return [int(row[0]) for row in rows]
+def _settle(session: Session, owner: str, now: float, to: Settled, ids: Sequence[int]) -> list[int]:
+    """Tasks with one outcome."""
+    changes = _CHANGES[to.state] + ("" if to.counted else ", attempts = attempts - 1")
+    values: list[Any] = [to.due, to.due, to.reason] if to.state is State.WAITING else [now, to.reason]
+    if to.kind:
+        changes += ", kind = ?, attempts = 0"
+        values.append(to.kind)
+        session.wake(to.kind)
+    sql = _SET.format(changes=changes, ids=session.dialect.among.format(column="id"))
+    return [int(row[0]) for row in session.rows(sql, (*values, session.dialect.listed(list(ids)), owner))]
 
