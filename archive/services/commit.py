@@ -108,7 +108,7 @@ class Committer:
             self._refuse(group, StorageFailed("archive is shutting down"))
             return
         try:
-            sequence = self._journal.append([Record(record.to_json(a.new), a.pieces) for a in group])
+            sequence = self._journal.append([Record(record.to_plain(a.new), a.pieces) for a in group])
         except OSError as error:
             self._refuse(group, self._volume.failed(error))
             return
@@ -237,7 +237,7 @@ class Committer:
 
     def _redo(self, found: Record, is_new: bool) -> bool:
         """Bring file and row to agree with one record; True when anything had to be done."""
-        new = record.from_json(found.meta)
+        new = record.from_plain(found.meta)
         written = self._restore(new, found, is_new)
         if is_new and self._is_whole(new):
             stored = self._index.add([new], durable=True)[0].outcome is Outcome.STORED

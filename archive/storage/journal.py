@@ -9,6 +9,9 @@ header: its records carry ascending sequence numbers, so what an older round lef
 record is recognised by its lower number.
 
     record = HEAD (magic, crc32 of all that follows but the data, sequence, sizes) | meta | data
+
+`meta` is written by marshal, which takes a tenth of the time of JSON; older versions wrote JSON, and the magic
+says which. Either is read only when its crc is right.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import marshal
 import os
 import struct
 import threading
@@ -27,16 +31,18 @@ from typing import Any
 
 from archive.storage.local import write_all
 
-MAGIC = b"AJ01"
+JSON_MAGIC, MAGIC = b"AJ01", b"AJ02"
+MARSHAL = 4  # the version of its format, which later Pythons go on reading
 HEAD = struct.Struct(">4sIQIQ")
+_CRC = struct.Struct(">I")
 COVERED = 8  # the crc covers the record from here on: everything but magic and the crc itself
 ZEROS = bytes(1 << 20)
-to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 @dataclass(slots=True)
 class Record:
-    """`meta` says what the object is and where it goes; `data` is the whole file, or empty when the file is durable."""
+    """`meta` says in plain values what the object is and where it goes; `data` is the whole file, or empty when the
+    file is durable."""
 
     meta: dict[str, Any]
     data: Sequence[bytes | bytearray | memoryview] = ()
@@ -122,13 +128,14 @@ class Journal:
             return None
         head = os.pread(self._fd, HEAD.size, position)
         magic, crc, sequence, meta_size, data_size = HEAD.unpack(head)
-        if magic != MAGIC or position + HEAD.size + meta_size + data_size > end:
+        if magic not in (MAGIC, JSON_MAGIC) or position + HEAD.size + meta_size + data_size > end:
             return None
         meta = os.pread(self._fd, meta_size, position + HEAD.size)
         if zlib.crc32(meta, zlib.crc32(head[COVERED:])) != crc:
             return None
         data = os.pread(self._fd, data_size, position + HEAD.size + meta_size)
-        return Record(json.loads(meta) | {"_meta": meta_size}, [data] if data else [], sequence)
+        said = marshal.loads(meta) if magic == MAGIC else json.loads(meta)
+        return Record(said | {"_meta": meta_size}, [data] if data else [], sequence)
 
     # -- append -------------------------------------------------------------------------------
 
@@ -141,9 +148,10 @@ class Journal:
         for sequence, record in enumerate(records, self._sequence + 1):
             record.sequence = sequence
             pieces += [_encode(record), *record.data]
-        size = sum(len(piece) for piece in pieces)
+        size = sum(map(len, pieces))
         half = self._room(size)
-        _write_at(self._fd, half.position, pieces)
+        os.lseek(self._fd, half.position, os.SEEK_SET)
+        write_all(self._fd, pieces)
         os.fdatasync(self._fd)
         self._sequence += len(records)
         half.position += size
@@ -229,11 +237,6 @@ def _preallocate(fd: int, size: int) -> None:
 
 
 def _encode(record: Record) -> bytes:
-    meta = to_json(record.meta).encode("utf-8", "surrogatepass")
+    meta = marshal.dumps(record.meta, MARSHAL)
     body = HEAD.pack(MAGIC, 0, record.sequence, len(meta), record.size)[COVERED:]
-    return MAGIC + struct.pack(">I", zlib.crc32(meta, zlib.crc32(body))) + body + meta
-
-
-def _write_at(fd: int, position: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
-    os.lseek(fd, position, os.SEEK_SET)
-    write_all(fd, pieces)
+    return MAGIC + _CRC.pack(zlib.crc32(meta, zlib.crc32(body))) + body + meta

@@ -29,6 +29,7 @@ LOOK = 0.25  # seconds for which what is free is taken to be known
 BATCH = 1000  # files per folder: few enough for `ls` and backup tools, enough to make new folders rare
 DAY = 86400  # seconds
 FULL = {errno.ENOSPC, errno.EDQUOT}
+IOV_MAX = 1024  # buffers in one call (sysconf(_SC_IOV_MAX) on Linux)
 
 
 def sync_folder(path: Path) -> None:
@@ -282,10 +283,16 @@ class Batch:
 
 def write_all(fd: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
     """writev until everything is written: a regular file may still take less than was offered."""
+    if len(pieces) <= IOV_MAX:
+        written = os.writev(fd, pieces)
+        if written == sum(map(len, pieces)):
+            return
+    else:
+        written = 0
     views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
     while views:
-        written = os.writev(fd, views[:1000])
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
-        if written:
+        if views:
             views[0] = views[0][written:]
+            written = os.writev(fd, views[:IOV_MAX])
