@@ -50,7 +50,9 @@ class Archive:
         self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
         self.codec = Codec(spool=self.volume.spool.path)
         self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
+        self._trim = Runner("index log", self.index.trim_log, self.index.log_full)
         self._checkpoint.start()
+        self._trim.start()
 
     def change(self, config: Config) -> None:
         """Go on with the rules of `config`; what has begun keeps the old ones."""
@@ -71,6 +73,7 @@ class Archive:
     def close(self) -> None:
         self.codec.close()
         self._checkpoint.stop()
+        self._trim.stop()
         self.committer.close()
         self.volume.close()
         self.index.close()

@@ -82,6 +82,12 @@ class Database(Protocol):
 
     def sync(self) -> None: ...
 
+    log_full: threading.Event  # set when `trim_log` should run
+
+    def trim_log(self) -> None:
+        """Do what would hold up a transaction some time, beside those that go on."""
+        ...
+
     def migrate(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in one transaction that nobody else's migration runs beside, without time limit."""
         ...

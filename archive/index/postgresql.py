@@ -7,6 +7,7 @@ connection is lost before COMMIT the work is done again once, when it is lost at
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -143,6 +144,7 @@ class PostgresqlDatabase:
     def __init__(self, url: str, *, statement_timeout: float = PATIENCE) -> None:
         self._url = url
         self._timeout = statement_timeout
+        self.log_full = threading.Event()  # never set: the server looks after its log
         self._pool: Pool[PostgresqlSession] = Pool(self._open, lambda session: session.connection.close(), CONNECTIONS)
         self.read(self._check_server)
 
@@ -245,6 +247,9 @@ class PostgresqlDatabase:
 
     def sync(self) -> None:
         """Every commit is synchronous: nothing is left to do."""
+
+    def trim_log(self) -> None:
+        """The server does that by itself."""
 
     def close(self) -> None:
         self._pool.close()

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 READERS = 256  # connections for answers in progress; each is one file descriptor and a small cache
 FIRST_PAGE, LAST_PAGE = 1, 256  # rows taken from a cursor at a time: the first at once, later ones in bulk
+TRIM = 1000  # transactions of a process between two looks at the log: some 7,000 pages of 4 kB
+LONG = 12_000  # pages of a log that has to end: it begins anew only when none of them waits to be moved
 _STEPS = 50_000  # virtual machine steps between two looks at the clock, about a millisecond
 _OLDEST = (3, 35, 0)  # RETURNING
 
@@ -34,7 +36,7 @@ _BOTH = ("PRAGMA foreign_keys = ON", "PRAGMA busy_timeout = 5000", "PRAGMA temp_
 _WRITER = (
     "PRAGMA synchronous = FULL",
     "PRAGMA cache_size = -65536",  # 64 MB: the upper pages of the UID indexes of some ten million instances
-    "PRAGMA wal_autocheckpoint = 4000",
+    "PRAGMA wal_autocheckpoint = 32000",  # only where nobody trims the log beside the transactions
     "PRAGMA journal_size_limit = 67108864",
 )
 _READER = ("PRAGMA query_only = ON", "PRAGMA cache_size = -4096", "PRAGMA mmap_size = 1073741824")
@@ -48,7 +50,11 @@ def _answering() -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.Error as error:
-        raise IndexUnavailable("index is not available", f"{type(error).__name__}: {error}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: sqlite3.Error) -> IndexUnavailable:
+    return IndexUnavailable("index is not available", f"{type(error).__name__}: {error}")
 
 
 class SqliteSession:
@@ -115,6 +121,10 @@ class SqliteDatabase:
         )
         self._turn = threading.Lock()
         self._doubted = False  # the last sync failed, or is under way
+        self._faults = 0
+        self._commits = 0
+        self._trimmer: SqliteSession | None = None
+        self.log_full = threading.Event()  # time for `trim_log`
         self._sockets = Sockets(path.with_name(path.name + "-wakes"))
         self._file = WriterFile(path.with_name(path.name + "-writer"))
         with _answering():
@@ -146,33 +156,68 @@ class SqliteDatabase:
     @contextmanager
     def _writing(self, durable: bool) -> Iterator[SqliteSession]:
         """The writing connection, when it is this thread's and this process' turn."""
-        if not self._turn.acquire(timeout=PATIENCE):
+        self._take_turn()
+        try:
+            with _answering():
+                yield self._session(durable)
+        finally:
+            self._give_turn()
+
+    def _take_turn(self) -> None:
+        if not (self._turn.acquire(False) or self._turn.acquire(timeout=PATIENCE)):
             raise IndexUnavailable("index is busy", "another thread has been writing for too long")
         try:
-            with self._file.locked(), _answering():
-                session = self._writer = self._writer or self._open_writer()
-                synchronous = "FULL" if durable else "NORMAL"
-                if session.synchronous != synchronous:
-                    session.run(f"PRAGMA synchronous = {synchronous}")
-                    session.synchronous = synchronous
-                yield session
+            self._file.lock()
+        except BaseException:
+            self._turn.release()
+            raise
+
+    def _give_turn(self) -> None:
+        try:
+            self._file.unlock()
         finally:
             self._turn.release()
 
+    def _session(self, durable: bool) -> SqliteSession:
+        session = self._writer = self._writer or self._open_writer()
+        synchronous = "FULL" if durable else "NORMAL"
+        if session.synchronous != synchronous:
+            session.run(f"PRAGMA synchronous = {synchronous}")
+            session.synchronous = synchronous
+        return session
+
     def transact(self, work: Callable[[Session], T], *, durable: bool = True, repeatable: bool = False) -> T:
-        with self._writing(durable) as session:
-            session.run("BEGIN IMMEDIATE")
-            try:
-                result = work(session)
-                session.run("COMMIT")
-            except BaseException:
-                session.woken.clear()
-                self._roll_back(session)
-                raise
-            woken, session.woken = session.woken, set()
+        # As `with self._writing(durable)`, without what generators cost: every arrival comes through here.
+        self._take_turn()
+        try:
+            result, woken = self._transact(self._session(durable), work)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+        finally:
+            self._give_turn()
+        self._commits += 1
+        if self._commits >= TRIM:
+            self.log_full.set()
         if woken:
             self._sockets.send(woken)
         return result
+
+    def _transact(self, session: SqliteSession, work: Callable[[Session], T]) -> tuple[T, set[str]]:
+        """What came of the work, and whom its transaction wakes."""
+        session.run("BEGIN IMMEDIATE")
+        try:
+            result = work(session)
+            session.run("COMMIT")
+        except BaseException:
+            session.woken.clear()
+            self._roll_back(session)
+            raise
+        woken = session.woken
+        if woken:
+            session.woken = set()
+        return result, woken
 
     def listen(self) -> Wakes:
         return SocketWakes(self._sockets.folder)
@@ -213,9 +258,29 @@ class SqliteDatabase:
             self._empty_log()
         # The value has to change: a transaction that leaves every page as it was writes nothing and syncs nothing.
         count = "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'sync'"
+        faults = self._faults
         self._doubted = True
         self.transact(lambda session: session.run(count), durable=True)
-        self._doubted = False
+        self._doubted = self._faults != faults
+
+    def trim_log(self) -> None:
+        """Move the log into the database beside the transactions that go on, and what these add between two of them.
+
+        Otherwise one commit in some hundreds would do it while its caller, and all behind it, wait.
+        """
+        self._commits = 0
+        try:
+            with _answering():
+                trimmer = self._trimmer = self._trimmer or self._open()
+                row = trimmer.row("PRAGMA wal_checkpoint(PASSIVE)")  # busy, pages in the log, pages moved
+            if row is None or row[1] == row[2] or row[1] < LONG:
+                return
+            with self._writing(durable=True) as session:
+                session.run("PRAGMA wal_checkpoint(PASSIVE)")
+        except BaseException:
+            self._faults += 1  # one of its syncs may be what failed
+            self._doubted = True
+            raise
 
     def _empty_log(self) -> None:
         """Move the log into the database: after a failed sync a second one may succeed without having written it."""
@@ -226,6 +291,9 @@ class SqliteDatabase:
 
     def close(self) -> None:
         self._readers.close()
+        if self._trimmer:
+            self._trimmer.connection.close()
+            self._trimmer = None
         with self._turn:
             if self._writer:
                 self._writer.connection.close()
@@ -240,16 +308,14 @@ class WriterFile:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._wait()
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def unlock(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _wait(self) -> None:
         """flock has no time limit, so a thread waits; should it come too late, it gives the lock back."""
