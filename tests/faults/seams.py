@@ -261,6 +261,26 @@ def _no_sentinel() -> None:
     replace(local, "SENTINEL", ".")
 
 
+@seam("schema in pieces")
+def _schema_in_pieces() -> None:
+    """Each statement of a migration is committed by itself."""
+    from archive.index import migrations
+
+    step = migrations._step
+
+    class Hasty:
+        def __init__(self, session: Any) -> None:
+            self._session, self.dialect, self.row = session, session.dialect, session.row
+
+        def run(self, sql: str, parameters: Any = ()) -> int:
+            changed: int = self._session.run(sql, parameters)
+            self._session.run("COMMIT")
+            self._session.run("BEGIN")
+            return changed
+
+    replace(migrations, "_step", lambda session, steps: step(Hasty(session), steps))
+
+
 # -- what is received ---------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,10 @@ def strace(archive: Daemon, file: Path, *options: str) -> Iterator[Path]:
             yield file
         finally:
             tracer.terminate()
-            tracer.wait(10)
+            try:
+                tracer.wait(0.5)
+            except subprocess.TimeoutExpired:  # it waits for a process that was killed while it attached
+                tracer.kill()
 
 
 def _is_traced(pid: int) -> bool:

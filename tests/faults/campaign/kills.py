@@ -1,0 +1,296 @@
+"""D02, D03, D27: SIGKILL at random moments, at every system call of a store, and while the schema is made.
+
+Rules that hold here: after each kill the archive is started again and the oracle looks at all of it, what was
+compared once need not be read again; a new archive is begun before an old one makes the looks slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.faults import raw
+from tests.faults.campaign.run import PATIENCE_WITH_DISK, POSTGRESQL, SQLITE, Run, fault, percentile
+from tests.faults.daemon import ROOT, Daemon, merged, wait_until
+from tests.faults.objects import Instance, instance
+from tests.faults.raw import CT, Connection, Ended
+from tests.faults.site import Site
+from tests.faults.tracing import strace
+
+BOTH = (SQLITE, POSTGRESQL)
+SIZES = [500, 20_000, 200_000, 700_000, 1_500_000]  # in the journal; above it, in a part file
+MANY = 600  # objects, after which a new archive is begun
+SENDERS = 3
+ONE_PROCESS = merged({"processes": 1, "storage": {"journal": "4MB"}}, PATIENCE_WITH_DISK)
+WITHOUT_JOURNAL = merged(ONE_PROCESS, {"storage": {"journal": "off"}})
+
+
+class Hammer(threading.Thread):
+    """Stores objects of all kinds until the daemon is gone."""
+
+    def __init__(self, port: int, seed: int, sizes: list[int] | None = None) -> None:
+        super().__init__(daemon=True)
+        self.acknowledged: list[Instance] = []
+        self.refused: list[int] = []
+        self._port, self._random, self._sizes = port, random.Random(seed), sizes or SIZES
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, Ended), Connection(self._port) as sending:
+            sending.associate()
+            while True:
+                one = instance(size=self._random.choice(self._sizes))
+                status = sending.store(CT, one.uid, one.data)
+                if status == 0:
+                    self.acknowledged.append(one)
+                else:
+                    self.refused.append(status)
+
+
+class Killed:
+    """An archive that is killed again and again, and what it owes."""
+
+    def __init__(self, run: Run, journal: bool) -> None:
+        self.journal = journal
+        self.archive = run.daemon(ONE_PROCESS if journal else WITHOUT_JOURNAL)
+        self.owed: list[Instance] = []
+        self.seen: set[str] = set()
+        self.said = 0
+        self.objects = 0
+
+    def start(self) -> float:
+        began = time.monotonic()
+        self.archive.start()
+        return time.monotonic() - began
+
+    def judge(self, run: Run) -> list[str]:
+        """After a restart: everything is looked at, what is new is read."""
+        found = run.check(self.archive, self.owed, since=self.said, seen=self.seen, asked=1)
+        self.said = len(self.archive.log())
+        self.objects = len(self.seen)
+        return found
+
+    def hammer(self, run: Run) -> None:
+        """Store from some senders at once, and kill everything in the middle."""
+        hammers = [Hammer(self.archive.port, run.rng.randrange(1 << 30)) for _ in range(SENDERS)]
+        wait_until(lambda: any(hammer.acknowledged for hammer in hammers), 30, "nothing is acknowledged")
+        time.sleep(run.rng.uniform(0.0, 0.08))
+        self.archive.kill()
+        for each in hammers:
+            each.join(20)
+            self.owed += each.acknowledged
+
+
+@fault(
+    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=12,
+    databases=BOTH, twins=("answer before commit", "row before file", "no recovery", "no sweep"),
+    proves="acknowledged objects, rows without file, files without row and leftovers are seen",
+)  # fmt: skip
+def random_kills(run: Run) -> None:
+    starts: list[float] = []
+    acknowledged = 0
+    while run.goes_on():
+        killed = Killed(run, journal=run.rng.random() < 0.7 and "row before file" not in run.seams)
+        killed.start()
+        while run.goes_on() and killed.objects < MANY:
+            killed.hammer(run)
+            starts.append(killed.start())
+            run.count(killed.judge(run))
+            acknowledged += len(killed.owed)
+            killed.owed = []
+        killed.archive.kill()
+    run.figure("acknowledged", f"{acknowledged}")
+    run.figure("restart p50/p99", f"{percentile(starts, 0.5):.2f}/{percentile(starts, 0.99):.2f} s")
+
+
+@fault(
+    "D02b", "kill -9 of the serving processes only, while others go on", tries=500, seconds=600, few=3,
+    databases=BOTH, twins=("no recovery",), proves="a successor settles what its predecessor left",
+)  # fmt: skip
+def kills_of_processes(run: Run) -> None:
+    archive = run.daemon(
+        merged({"processes": 2, "storage": {"journal": "4MB"}}, PATIENCE_WITH_DISK), seams=("quick restart", *run.seams)
+    ).start()
+    seen: set[str] = set()
+    said = 0
+    while run.goes_on():
+        hammers = [Hammer(archive.port, run.rng.randrange(1 << 30)) for _ in range(SENDERS)]
+        wait_until(lambda: any(hammer.acknowledged for hammer in hammers), 30, "nothing is acknowledged")  # noqa: B023
+        time.sleep(run.rng.uniform(0.0, 0.05))
+        victims = archive.acceptors()
+        for pid in run.rng.sample(victims, run.rng.randint(1, len(victims))):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        for pid in archive.acceptors():  # the others, so that no store is in flight when the oracle looks
+            if pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for hammer in hammers:
+            hammer.join(0.1)
+        for pid in archive.acceptors():
+            if any(hammer.is_alive() for hammer in hammers):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for hammer in hammers:
+            hammer.join(20)
+        wait_until(lambda: len(archive.acceptors()) == 2 and archive.answers(), 20, "the processes do not come back")
+        owed = [one for hammer in hammers for one in hammer.acknowledged]
+        run.count(run.check(archive, owed, since=said, seen=seen, asked=1))
+        said = len(archive.log())
+
+
+# -- every system call ----------------------------------------------------------------------------------------
+
+CALLS = (
+    "writev", "write", "pwrite64", "fdatasync", "fsync", "rename", "openat", "mkdir", "unlink", "lseek", "flock",
+    "close", "sendmsg", "recvfrom", "sendto", "fcntl", "syncfs", "fstat", "newfstatat", "ftruncate",
+)  # fmt: skip
+SMALL, LARGE = 3_000, 1_400_000
+
+
+@fault(
+    "D03", "kill -9 at every system call of a store", goal="G2", tries=4000, seconds=1500, few=10, databases=BOTH,
+    twins=("row before file",), proves="a row without its file is seen between the two",
+)  # fmt: skip
+def every_call(run: Run) -> None:
+    """For each kind of call the first, second, … of a store, until the store has no more of them."""
+    killed: Killed | None = None
+    for journal, size, name in _kinds(run):
+        which = 0
+        while run.goes_on():
+            which += 1
+            if killed is None or killed.objects > MANY / 4 or killed.journal != journal:
+                if killed:
+                    killed.archive.kill()
+                killed = Killed(run, journal)
+                killed.start()
+            reached = _kill_at(run, killed, size, name, which)
+            run.count(killed.judge(run), tries=int(reached))
+            if not reached:
+                break
+    run.figure("calls", f"{len(CALLS)} kinds, {run.tried} points")
+
+
+def _kinds(run: Run) -> list[tuple[bool, int, str]]:
+    kinds = [
+        (journal, size, name)
+        for journal in ((False,) if "row before file" in run.seams else (True, False))
+        for size in (SMALL, LARGE)
+        for name in CALLS
+    ]
+    if run.tries < 100:  # a few: of those that write
+        kinds = [kind for kind in kinds if kind[2] in ("writev", "fdatasync", "fsync", "rename", "pwrite64", "sendto")]
+        run.rng.shuffle(kinds)
+    return kinds
+
+
+def _kill_at(run: Run, killed: Killed, size: int, name: str, which: int) -> bool:
+    """Whether the store made so many of these calls; if so the daemon was killed in the midst and is back."""
+    one = instance(size=size)
+    trace = killed.archive.folder / "trace"
+    (pid,) = killed.archive.acceptors()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(OSError, Ended))
+        sending = stack.enter_context(Connection(killed.archive.port, patience=20))
+        sending.associate()
+        kill = f"inject={name}:signal=KILL:when={which}"
+        stack.enter_context(strace(killed.archive, trace, "-e", f"trace={name}", "-e", kill))
+        if sending.store(CT, one.uid, one.data) == 0:
+            killed.owed.append(one)
+    if _lives(pid):
+        return False
+    killed.archive.kill()
+    killed.start()
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+# -- the schema ----------------------------------------------------------------------------------------------------
+
+MAKE_SCHEMA = """
+import sys
+from tests.faults.seams import switch_off
+switch_off([name for name in sys.argv[2].split(",") if name])
+from archive.index import migrations, open_index
+if sys.argv[3] != "all":
+    migrations.migrate.__defaults__ = (migrations.MIGRATIONS[: int(sys.argv[3])],)
+open_index(sys.argv[1]).close()
+print(len(migrations.MIGRATIONS))
+"""
+SCHEMA_CALLS = {SQLITE: ("pwrite64", "fdatasync", "unlink", "openat"), POSTGRESQL: ("sendto", "poll", "recvfrom")}
+
+
+@fault(
+    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=4, databases=BOTH,
+    twins=("schema in pieces",), proves="a schema that is half made is seen",
+)  # fmt: skip
+def kills_of_migration(run: Run) -> None:
+    """After a kill the schema is that of some migration, whole, and the next start makes the rest."""
+    allowed = [[], *_every_schema(run)]
+    step = 1 if run.tries > 100 and not run.seams else 6
+    for name in SCHEMA_CALLS[run.database]:
+        for which in range(run.rng.randint(1, step), 4000, step):
+            if not run.goes_on():
+                return
+            folder, url = run.place(), run.new_url()
+            kill = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=KILL:when={which}")
+            if _make_schema(run, url, folder, kill)[0] == 0:
+                break
+            before = _objects(run, url, folder)
+            found = [] if before in allowed else [f"killed at {name} {which}: half a schema: {before}"]
+            _make_schema(run, url, folder)
+            if _objects(run, url, folder) != allowed[-1]:
+                found.append(f"killed at {name} {which}: the schema is not whole after another start")
+            run.count(found)
+
+
+def _every_schema(run: Run) -> Iterator[list[str]]:
+    """What each migration leaves, the first to the last."""
+    folder, url = run.place(), run.new_url()
+    status, said = _make_schema(run, url, folder, last="1")
+    assert status == 0
+    for number in range(1, int(said) + 1):
+        assert _make_schema(run, url, folder, last=str(number))[0] == 0
+        yield _objects(run, url, folder)
+
+
+def _make_schema(
+    run: Run, url: str, folder: Path, wrapper: tuple[str, ...] = (), last: str = "all"
+) -> tuple[int, str]:
+    whole_url = url.replace("sqlite:///", f"sqlite:///{folder}/")
+    command = [*wrapper, sys.executable, "-c", MAKE_SCHEMA, whole_url, ",".join(run.seams), last]
+    options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "timeout": 60, "text": True}
+    done = subprocess.run(command, check=False, capture_output=True, **options)  # type: ignore[call-overload]
+    return done.returncode, done.stdout
+
+
+def _objects(run: Run, url: str, folder: Path) -> list[str]:
+    """Names of tables and indexes."""
+    if run.database == SQLITE and not (folder / "index.db").exists():
+        return []
+    text = {
+        SQLITE: "select name from sqlite_master where name not like 'sqlite_%'",
+        POSTGRESQL: "select relname from pg_class where relnamespace = 'public'::regnamespace",
+    }[run.database]
+    return sorted(name for (name,) in Site(folder, {"index": {"url": url}}).select(text))
+
+
+def stores(archive: Daemon, objects: list[Instance]) -> Iterator[int]:
+    """The statuses of storing them, one association each."""
+    for one in objects:
+        with raw.association(archive.port, patience=40) as sending:
+            yield sending.store(CT, one.uid, one.data)
