@@ -146,23 +146,24 @@ class Sender(Generic[I]):
     def _transmit(self, item: I, file: OpenFile) -> int:
         if self._outgoing is not None and self._receiver is not None:
             self._changes = self._outgoing.changes(item, self._receiver, file)
-        if self._routes.stored(item.sop_class_uid, item.transfer_syntax) is not None:
-            return self._send_file(item, item.transfer_syntax, file.fd, file.offset, file.size)
+        stored = file.transfer_syntax or item.transfer_syntax
+        if self._routes.stored(item.sop_class_uid, stored) is not None:
+            return self._send_file(item, stored, file.fd, file.offset, file.size)
         accepted = self._routes.syntaxes(item.sop_class_uid)
         if not accepted:
             raise NotTranscodable("receiver takes no such SOP class", item.sop_class_uid)
-        return self._transmit_converted(item, file, accepted)
+        return self._transmit_converted(item, file, stored, accepted)
 
-    def _transmit_converted(self, item: I, file: OpenFile, accepted: Sequence[str]) -> int:
+    def _transmit_converted(self, item: I, file: OpenFile, stored: str, accepted: Sequence[str]) -> int:
         target = next((syntax for syntax in accepted if syntax in UNCOMPRESSED), None)
-        if item.transfer_syntax in UNCOMPRESSED and target is not None:
+        if stored in UNCOMPRESSED and target is not None:
             with mapped(file) as data:
-                for _ in self._converted(data, item.transfer_syntax, target):
+                for _ in self._converted(data, stored, target):
                     pass  # a fault must show before the first byte is sent: what has begun cannot be taken back
-                return self._stream(item, target, self._converted(data, item.transfer_syntax, target))
+                return self._stream(item, target, self._converted(data, stored, target))
         if self._codec is None or file.path is None:
-            raise NotTranscodable("receiver does not take the stored transfer syntax", item.transfer_syntax)
-        with self._codec.transcode(file.path, accepted) as coded, coded.path.open("rb") as source:
+            raise NotTranscodable("receiver does not take the stored transfer syntax", stored)
+        with self._codec.transcode(file.link, accepted) as coded, coded.path.open("rb") as source:
             return self._send_file(item, coded.transfer_syntax, source.fileno(), coded.offset, coded.size)
 
     def _converted(self, data: memoryview, syntax: str, target: str) -> Iterator[bytes]:

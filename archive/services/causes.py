@@ -16,7 +16,9 @@ from archive.index import NewTask
 
 IMAGE = "image"  # an instance is being stored
 STUDY = "study"  # a study enters a state: the fact StudyState says which
-EVENTS = (IMAGE, STUDY)
+ORDER = "order"  # an order is saved, new or changed: facts are those of its patient, procedure and last step
+DAMAGE = "damage"  # a stored file was found damaged or missing: the detail "reason" says how
+EVENTS = (IMAGE, STUDY, ORDER, DAMAGE)
 
 
 @dataclass(frozen=True, slots=True)

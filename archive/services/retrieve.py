@@ -1,8 +1,9 @@
 """Retrieving: a query and who asks, to stored instances, and an instance to its open file.
 
 Rules that hold here: what a caller may not see does not exist for it, named by its UID or not; a
-large selection streams from a cursor, so that memory does not grow with it; a file that is missing or
-has another length than the index says is Damaged and never sent.
+large selection streams from a cursor, so that memory does not grow with it; a file that is missing, has
+another length than the index says or is marked damaged is Damaged and never sent; a file that was compressed
+since its row was read is found where it is now.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ class OpenFile:
     offset: int
     size: int
     path: Path | None = None
+    transfer_syntax: str = ""  # if it is another one than was selected
+
+    @property
+    def link(self) -> Path:
+        """A path to this very file for other processes, whatever has become of its name."""
+        return Path(f"/proc/{os.getpid()}/fd/{self.fd}")
 
     def read_ahead(self) -> None:
         """Tell the kernel that the data set is wanted soon."""
@@ -77,6 +84,19 @@ class Retrieve:
 
     def open(self, instance: StoredInstance) -> OpenFile:
         """The file of an instance; raises Damaged."""
+        if instance.damage:
+            raise Damaged("stored file is damaged", instance.damage)
+        try:
+            return self._open(instance)
+        except Damaged:
+            now = self._index.known(instance.sop_instance_uid)
+            if now is None or now.location == instance.location or now.damage:
+                raise
+        file = self._open(now)
+        file.transfer_syntax = now.transfer_syntax
+        return file
+
+    def _open(self, instance: StoredInstance) -> OpenFile:
         location = instance.location
         volume = self._volumes.get(location.volume)
         if volume is None:

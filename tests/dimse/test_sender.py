@@ -113,7 +113,7 @@ class Decoder:
         self.asked: list[tuple[Path, Sequence[str]]] = []
 
     def transcode(self, path: Path, accepted: Sequence[str]) -> Transcoded:
-        self.asked.append((path, accepted))
+        self.asked.append((path.resolve(), accepted))
         self.spool.write_bytes(b"head" + self.given)
         return Transcoded(accepted[0], self.spool, 4, len(self.given))
 

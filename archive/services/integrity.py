@@ -1,0 +1,190 @@
+"""Whether the stored bytes are still those that came: read, hashed, compared, and what follows when they are not.
+
+Rules that hold here: bytes are read from the disk, not from the memory of the machine, as far as it lets us; a file
+that compression or repair has just exchanged is no damage, so a fault is looked at again by a fresh row; damage is
+marked once, alarmed once, and forgotten when a whole file is there again; a disk that is not mounted, or a process
+out of descriptors, damages nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from archive.errors import Damaged, Missing, OutOfResources, StorageFailed
+from archive.index import Index, Location, NewInstance, StoredInstance
+from archive.services.causes import DAMAGE, Causes, Event
+from archive.storage.local import SENTINEL, Volume
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+# What the disk says when it cannot give back what it was given; everything else may be otherwise a moment later.
+BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+
+Pace = Callable[[int], None]  # told how many bytes were read; may wait
+
+
+def at_once(size: int) -> None:
+    """Read as fast as the disk."""
+
+
+class Integrity:
+    """Of the files on some volumes; thread-safe."""
+
+    def __init__(
+        self,
+        index: Index,
+        volumes: Mapping[str, Volume],
+        clock: Callable[[], float],
+        causes: Causes | None = None,
+    ) -> None:
+        self._index = index
+        self._volumes = volumes
+        self._clock = clock
+        self._causes = causes or Causes()
+
+    def verify(self, instance: StoredInstance, pace: Pace = at_once) -> None:
+        """Re-read and re-hash the data set; Damaged or Missing when it is not what came, and then it is marked."""
+        self._settle(instance, lambda each: self.read(each, pace))
+
+    def look(self, instance: StoredInstance) -> None:
+        """The same, by name and length alone, and by the mark."""
+        self._settle(instance, self._measure)
+
+    def _settle(self, instance: StoredInstance, examine: Callable[[StoredInstance], None]) -> None:
+        try:
+            return examine(instance)
+        except Damaged as error:
+            fault = error
+        now = self._index.known(instance.sop_instance_uid)
+        if now is None:
+            raise Missing("no such instance", instance.sop_instance_uid)
+        if now.location != instance.location:  # exchanged a moment ago
+            instance = now
+            try:
+                return examine(instance)
+            except Damaged as error:
+                fault = error
+        self.mark(instance, fault)
+        raise fault
+
+    def read(self, instance: StoredInstance, pace: Pace = at_once) -> None:
+        """Re-read and re-hash the file of this very row, without a look at other rows; marks are only removed."""
+        with Digesting(self._volume(instance.location), instance.location) as reading:
+            while reading.step(CHUNK):
+                pace(CHUNK)
+            reading.require(instance.sha256)
+        if instance.damage and self._index.upkeep.clear(instance):
+            log.warning("instance %s is whole again", instance.sop_instance_uid)
+
+    def _measure(self, instance: StoredInstance) -> None:
+        with Digesting(self._volume(instance.location), instance.location):
+            pass
+        if instance.damage:
+            raise Damaged("stored file is damaged", instance.damage)
+
+    def _volume(self, location: Location) -> Volume:
+        volume = self._volumes.get(location.volume)
+        if volume is None:
+            raise StorageFailed("storage is not available", f"volume {location.volume} is not configured")
+        return volume
+
+    # -- what follows ---------------------------------------------------------------------------
+
+    def mark(self, instance: StoredInstance, fault: Damaged) -> None:
+        """From now on the file is neither sent nor committed; whoever wants to hear of it does."""
+        words, now = str(fault)[:500], self._clock()
+        event = Event(
+            DAMAGE, lambda keyword: "", now, study_uid=instance.study_uid, series_uid=instance.series_uid,
+            sop_instance_uid=instance.sop_instance_uid, details={"reason": words},
+        )  # fmt: skip
+        tasks = self._causes.tasks(event) if self._causes.has(DAMAGE) else ()
+        if self._index.upkeep.mark(instance, words, now, tasks):
+            log.error("instance %s of study %s: %s", instance.sop_instance_uid, instance.study_uid, words)
+
+    def mend(self, new: NewInstance) -> bool:
+        """Let a whole copy, whose file has its place already, stand for a damaged or missing one.
+
+        False when the stored file is whole as far as its mark, name and length tell: then the copy is not needed.
+        """
+        stored = self._index.known(new.header.sop_instance_uid)
+        if stored is None or stored.location == new.location:
+            return stored is not None
+        try:
+            self._measure(stored)
+            return False
+        except Damaged:
+            pass
+        if not self._index.upkeep.mend(stored, new):
+            return False
+        with contextlib.suppress(OSError):
+            self._volume(stored.location).remove(stored.location.path)
+        log.warning("instance %s is whole again: a copy came", stored.sop_instance_uid)
+        return True
+
+
+class Digesting:
+    """One stored file being hashed in steps; a context manager. Raises Missing, Damaged, and OutOfResources."""
+
+    def __init__(self, volume: Volume, location: Location) -> None:
+        self._location = location
+        self._sha = hashlib.sha256()
+        self._fd = _opened(volume, location)
+        expected = location.offset + location.size
+        if (size := os.fstat(self._fd).st_size) != expected:
+            self.close()
+            raise Damaged("stored file is damaged", f"{location.path} has {size} bytes, not {expected}")
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what was written long ago comes from the disk
+        self._position, self._end = location.offset, expected
+
+    def step(self, most: int) -> bool:
+        """Take in as many bytes; False when nothing is left."""
+        while most > 0 and self._position < self._end:
+            try:
+                block = os.pread(self._fd, min(CHUNK, most, self._end - self._position), self._position)
+            except OSError as error:
+                raise _fault(error, self._location.path) from error
+            if not block:
+                raise Damaged("stored file is damaged", f"{self._location.path} became shorter")
+            self._sha.update(block)
+            self._position += len(block)
+            most -= len(block)
+        return self._position < self._end
+
+    def require(self, sha256: bytes) -> None:
+        if self._sha.digest() != sha256:
+            raise Damaged("stored file is damaged", f"{self._location.path} has other content than came")
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Digesting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _opened(volume: Volume, location: Location) -> int:
+    try:
+        return os.open(volume.root / location.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in GONE and not (volume.root / SENTINEL).exists():
+            raise StorageFailed("storage is not mounted", f"{volume.root / SENTINEL} is gone") from error
+        raise _fault(error, location.path) from error
+
+
+def _fault(error: OSError, path: str) -> Damaged | OutOfResources:
+    if error.errno in GONE:
+        return Missing("stored file is missing", path)
+    if error.errno in BROKEN:
+        return Damaged("stored file is damaged", f"{path} cannot be read: {error.strerror}")
+    return OutOfResources("stored file cannot be read now", f"{path}: {error.strerror}")
