@@ -29,15 +29,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from archive.dicom.header import Header
 from archive.dicom.matching import Root, read_query, read_retrieval
 from archive.index import Index, Location, NewInstance, open_index
 from scripts.index_rows import CT, EXPLICIT, fill, modality_of, study_values, tag, uid_of
 
+ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 31
 STORES = 300  # for each size and way
 MOST = 10_000  # answers taken of one query
