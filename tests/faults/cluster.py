@@ -118,7 +118,10 @@ class Cluster:
 
     def pids(self) -> list[int]:
         """The server and its backends."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except OSError:
+            return []
         return [self.pid, *map(int, children)]
 
     def backends(self) -> list[int]:

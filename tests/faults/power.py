@@ -105,6 +105,10 @@ class Disk:
         _run("cp", "--sparse=always", str(self.image), str(target))
         return target
 
+    def sync(self) -> None:
+        """Put everything on the disk that is not."""
+        _run("sync", "--file-system", str(self.folder))
+
     def used(self) -> int:
         """Bytes."""
         return shutil.disk_usage(self.folder).used

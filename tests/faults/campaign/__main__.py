@@ -56,8 +56,8 @@ def plans(options: argparse.Namespace) -> Iterator[tuple[Fault, str, tuple[str, 
     for fault in chosen(options.only):
         databases = [name for name in fault.databases if options.database in (None, name)]
         if options.twins:
-            for seam in fault.twins:
-                yield fault, fault.twin_database or fault.databases[0], (seam,)
+            for seam, database in fault.every_twin():
+                yield fault, database, (seam,)
         else:
             for database in databases:
                 yield fault, database, ()

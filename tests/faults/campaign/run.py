@@ -10,7 +10,7 @@ import contextlib
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -44,12 +44,14 @@ class Fault:
     seconds: float = 60  # of the long campaign
     few: int = 3  # tries in every test run; 0: only in the campaign
     databases: tuple[str, ...] = (SQLITE,)
-    twins: tuple[str, ...] = ()  # seams that the check must notice
-    twin_database: str = ""
+    twins: tuple[str, ...] = ()  # seams that the check must notice, with "@" and the database if it is not the first
     proves: str = ""  # what the twins show
 
-    def fits(self, database: str) -> bool:
-        return database in self.databases
+    def every_twin(self) -> Iterator[tuple[str, str]]:
+        """Seam and database."""
+        for twin in self.twins:
+            name, _, database = twin.partition("@")
+            yield name, database or self.databases[0]
 
 
 FAULTS: list[Fault] = []
@@ -146,7 +148,7 @@ class Run:
     def daemon(self, changes: Changes | None = None, **options: Any) -> Daemon:
         """A daemon with an empty archive on this run's database, not yet started."""
         folder = options.pop("folder", None) or self.place()
-        index = {"index": {"url": self.new_url()}} if "index" not in (changes or {}) else {}
+        index = {} if "url" in (changes or {}).get("index", {}) else {"index": {"url": self.new_url()}}
         options.setdefault("seams", self.seams)
         made = Daemon(folder, merged(index, changes or {}), forks=self.forks, **options)
         self._stack.callback(made.kill)
