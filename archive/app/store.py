@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from archive.app import routing
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.index import Index, open_index
@@ -28,7 +29,7 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
-CAUSES: tuple[Callable[[Causes, Config], None], ...] = ()
+CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add,)
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 

@@ -9,6 +9,7 @@ is left. Results wake the owner through a descriptor it can wait on beside its o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -67,6 +68,7 @@ class Lanes(Generic[I]):
         self._stopped = False
         self._busy = 0
         self._lanes = [_Lane(self, number) for number in range(count)]
+        self._left = False
         self.reason = ""
 
     # -- the owner's side ---------------------------------------------------------------------
@@ -99,12 +101,22 @@ class Lanes(Generic[I]):
             self._ending = True
             self._changed.notify_all()
 
+    def leave(self, grace: float = 0.0) -> None:
+        """In place of leaving the context: what is under way gets ``grace`` seconds, and nobody waits for the rest.
+
+        Without grace the lanes send what they have and release their associations by themselves.
+        """
+        if grace:
+            self.stop(grace)
+        else:
+            self.finish()
+        self._left = True
+        self._tidy()
+
     def results(self) -> list[Sent]:
         """What was done since the last call. Never blocks."""
-        try:
+        with contextlib.suppress(BlockingIOError, OSError):
             os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
         with self._changed:
             found = list(self._results)
             self._results.clear()
@@ -175,8 +187,22 @@ class Lanes(Generic[I]):
             self._changed.notify_all()
 
     def wake(self) -> None:
-        os.eventfd_write(self._wake, 1)
+        with self._changed:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
         self._woken()
+
+    def ended(self) -> None:
+        """A lane has come to its end."""
+        self.wake()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """When nobody will come back, the last lane takes the descriptor along."""
+        with self._changed:
+            if self._left and not self.alive and self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
 
     def contexts_for(self, item: I) -> list[Proposal]:
         """The contexts of an association that can carry this object, and as many of the others as fit."""
@@ -208,7 +234,7 @@ class _Lane(Generic[I]):
         finally:
             self._close(broken=True)
             self.running = False
-            self._lanes.wake()
+            self._lanes.ended()
 
     def _deliver(self, item: I) -> None:
         """Send one object; an association that breaks under it fails it, and the next one gets a new one."""

@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from archive.dicom.expression import And, Compare, Expression, Not, Or
 from archive.dicom.rule import Facts, holds
 from archive.index import NewTask
+from archive.index.described import Described
 from archive.services.causes import Event
 
 DELIVER, VERIFY, ROUTE = "deliver", "verify", "route"  # kinds of tasks; the lane of the first two is a destination
@@ -129,6 +131,15 @@ def timed(facts: Facts, when: float) -> Facts:
     moment = datetime.fromtimestamp(when)
     words = {"TimeOfDay": f"{moment:%H:%M}", "Weekday": WEEKDAYS[moment.weekday()]}
     return lambda keyword: words.get(keyword) or facts(keyword)
+
+
+def facts_of(each: Described, words: Mapping[str, str] = MappingProxyType({})) -> Facts:
+    """What rules can ask of a stored object; the title it was sent to is not kept."""
+    values = {
+        **each.values, "CallingAETitle": each.source, "CallingAddress": each.address,
+        "TransferSyntaxUID": each.instance.transfer_syntax, **words,
+    }  # fmt: skip
+    return lambda keyword: values.get(keyword, "")
 
 
 # -- telling why ----------------------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""Routes wired: the rules of the configuration as causes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from archive.config import Config
+from archive.dicom.rule import parse_rule
+from archive.services.causes import IMAGE, STUDY, Causes
+from archive.services.delivery import Conditions, Terms
+from archive.services.routing import Route, Routing
+from archive.services.schedule import Schedule
+
+PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+
+
+def routing(config: Config) -> Routing:
+    """The routes of a configuration, ready to decide."""
+    routes = [
+        Route(route.name, parse_rule(route.match), route.trigger, route.to, route.stop, PRIORITIES[route.priority])
+        for route in config.routes
+    ]
+    return Routing(routes, lambda target: _titles(config, target), series_after=config.queue.series_after)
+
+
+def _titles(config: Config, target: str) -> Collection[str]:
+    peer = config.peer(target)
+    return (peer.aet, *peer.aliases) if peer is not None else (target,)
+
+
+def add(causes: Causes, config: Config) -> None:
+    """For app/store.py: what routes want to be done."""
+    if not config.routes:
+        return
+    routes = routing(config)
+    if routes.has("image") or routes.has("series"):
+        causes.on(IMAGE, routes.on_image)
+    if routes.has("study"):
+        causes.on(STUDY, routes.on_study)
+
+
+def conditions(config: Config, target: str) -> Conditions:
+    """What the routes to a destination say about sending there."""
+    routes = [route for route in config.routes if target in route.to]
+    terms = {
+        route.name: Terms(Schedule(route.window), route.delays, route.give_up, route.verify == "query")
+        for route in routes
+    }
+    return Conditions(max((route.rate or 0 for route in routes), default=0), config.queue.idle, terms)

@@ -1,0 +1,109 @@
+"""Delivering to a peer: a channel is the lanes of associations to it, a probe is C-ECHO, a proof is C-FIND.
+
+Rules that hold here: a channel never blocks its owner; what a status or an ending means for another try is decided here
+and nowhere else; a peer that takes an association but no C-ECHO is there all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from archive.dicom.attributes import Level
+from archive.dicom.query import Root
+from archive.dimse import scu, statuses
+from archive.dimse.association import Association
+from archive.dimse.destinations import Destination
+from archive.dimse.lanes import Lanes
+from archive.dimse.planning import LOSSLESS
+from archive.dimse.sender import Codec, Sender
+from archive.dimse.tally import Result, Sent
+from archive.errors import Refused
+from archive.index import StoredInstance, Task
+from archive.services.delivery import Delivered, Fate
+from archive.services.retrieve import OpenFile
+
+SOP_INSTANCE_UID = 0x00080018
+
+OpenInstance = Callable[[StoredInstance], OpenFile]
+
+
+class PeerReach:
+    """One peer; ``associations`` is how many are used at a time."""
+
+    def __init__(
+        self, destination: Destination, open_file: OpenInstance, codec: Codec | None, *, associations: int = 0
+    ) -> None:
+        self._destination = destination
+        self._open_file = open_file
+        self._codec = codec
+        self._associations = associations or destination.store_associations
+
+    def open(self, wake: Callable[[], None]) -> PeerChannel:
+        def sender(association: Association) -> Sender[StoredInstance]:
+            return Sender(association, self._open_file, self._codec)
+
+        destination = self._destination
+        lanes = Lanes(
+            destination.connect,
+            sender,
+            self._associations,
+            single_context=destination.has_quirk("single_context"),
+            extra=LOSSLESS if self._codec is not None else (),
+            woken=wake,
+        )
+        return PeerChannel(lanes)
+
+    def probe(self) -> None:
+        try:
+            scu.echo(self._destination)
+        except Refused:
+            return  # it has taken the association and answered: that is being there
+
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        by_series: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for item in items:
+            by_series[item.study_uid, item.series_uid].add(item.sop_instance_uid)
+        return {uid for series, uids in by_series.items() for uid in uids - self._found(*series)}
+
+    def _found(self, study_uid: str, series_uid: str) -> set[str]:
+        """The SOP Instance UIDs that the peer has of a series."""
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
+        answers = scu.find(self._destination, Root.STUDY, Level.IMAGE, keys)
+        return {answer.text(SOP_INSTANCE_UID) for answer in answers}
+
+
+class PeerChannel:
+    """Associations to one peer, for a burst of images."""
+
+    def __init__(self, lanes: Lanes[StoredInstance]) -> None:
+        self._lanes = lanes
+        self._lanes.__enter__()
+
+    @property
+    def alive(self) -> bool:
+        return self._lanes.alive
+
+    @property
+    def reason(self) -> str:
+        return self._lanes.reason or "the associations ended"
+
+    def put(self, items: Sequence[tuple[Task, StoredInstance]]) -> None:
+        self._lanes.put([instance for _, instance in items])
+
+    def results(self) -> list[Delivered]:
+        return [delivered(sent) for sent in self._lanes.results()]
+
+    def give_up(self) -> None:
+        self._lanes.give_up()
+
+    def close(self, grace: float) -> None:
+        self._lanes.leave(grace)
+
+
+def delivered(sent: Sent) -> Delivered:
+    """One object's end as the queue takes it."""
+    if sent.result is not Result.FAILED:
+        return Delivered(sent.sop_instance_uid, Fate.SENT, sent.reason or statuses.meaning(sent.status))
+    fate = Fate.LOST if sent.lost else Fate.AGAIN if sent.temporary else Fate.REFUSED
+    return Delivered(sent.sop_instance_uid, fate, sent.reason)

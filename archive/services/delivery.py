@@ -1,0 +1,468 @@
+"""Delivering: the tasks of one destination are leased, sent and settled, whatever the destination does.
+
+Rules that hold here: an image is SENT by the destination's answer alone; an image that fails is tried again by its
+route's schedule, and what fails for good says why; a destination that cannot be reached holds up its own lane and
+nothing else: no image loses a try by it, and one probe asks whether it is back before anything is sent; a lease is kept
+alive while its image is under way, and given back when it is not begun; a step never waits for the destination.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from archive.errors import ArchiveError
+from archive.index import Index, Lane, Settled, State, StoredInstance, Task
+from archive.services.routing import DELIVER, VERIFY
+from archive.services.schedule import Schedule, pause
+
+log = logging.getLogger(__name__)
+
+BATCH = 128  # images leased together: some 2 ms of the index for each tenth of a second of sending
+ENOUGH = 64  # results written together, and images under way below which more are leased
+LATE = 0.1  # seconds a result may wait for others: what a kill makes us send twice at most
+LEASE = 60.0  # seconds; extended at half time
+PROOF_AFTER = 2.0  # seconds until a destination is asked for what it has answered success for
+DELETED = "deleted before it was sent"
+WINDOW_CLOSED = "window closed until"
+
+
+class Fate(Enum):
+    """What became of one image at a destination; LOST is an association that ended under it."""
+
+    SENT = "sent"
+    REFUSED = "refused"
+    AGAIN = "again"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One image's fate, and the destination's answer, or what went wrong, in words."""
+
+    sop_instance_uid: str
+    fate: Fate
+    reason: str
+
+
+class Channel(Protocol):
+    """A way to a destination that is open for a burst of images."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything more can come through."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+        ...
+
+    def put(self, items: Sequence[tuple[Task, StoredInstance]]) -> None:
+        """Hand over images; each comes back as a result, or is given up."""
+        ...
+
+    def results(self) -> list[Delivered]:
+        """What was done since the last call; never blocks."""
+        ...
+
+    def give_up(self) -> None:
+        """Begin nothing more."""
+        ...
+
+    def close(self, grace: float) -> None:
+        """End in good order, or after ``grace`` seconds."""
+        ...
+
+
+class Reach(Protocol):
+    """How one destination is reached."""
+
+    def open(self, wake: Callable[[], None]) -> Channel:
+        """A channel that calls ``wake`` when it may have results."""
+        ...
+
+    def probe(self) -> None:
+        """Return when the destination answers; raises ArchiveError with the reason in words."""
+        ...
+
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        """Which of these the destination does not find; raises ArchiveError when it cannot be asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a route says about delivering: when, how often, with which proof."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    delays: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0, 600.0, 600.0)
+    give_up: float = 7 * 86400.0
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What holds for one destination: most bytes a second (0 = any), and the terms of each route by its name."""
+
+    rate: int = 0
+    idle: float = 5.0
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+    usual: Terms = field(default_factory=Terms)
+
+    def of(self, task: Task) -> Terms:
+        return self.terms.get(task.payload.get("route", ""), self.usual)
+
+    @property
+    def _all(self) -> list[Terms]:
+        return [*self.terms.values()] or [self.usual]
+
+    @property
+    def delays(self) -> tuple[float, ...]:
+        """Between two looks at a destination that is down: as its first route says, the last pause again and again."""
+        return self._all[0].delays or self.usual.delays
+
+    @property
+    def give_up(self) -> float:
+        return max(terms.give_up for terms in self._all)
+
+
+class Delivery:
+    """One destination's lane: ``step`` is called by one thread, when there is something to do."""
+
+    def __init__(
+        self,
+        name: str,
+        index: Index,
+        reach: Reach,
+        conditions: Conditions,
+        *,
+        owner: str,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self._index, self._queue = index, index.queue
+        self._reach = reach
+        self._conditions = conditions
+        self._owner = owner
+        self._clock = clock
+        self._wake = wake
+        self._channel: Channel | None = None
+        self._waiting: deque[tuple[Task, StoredInstance]] = deque()  # leased and not handed over
+        self._sent: dict[str, list[Task]] = {}  # handed over, by SOP Instance UID
+        self._outcomes: list[Settled] = []
+        self._oldest = 0.0  # of the outcomes that are not written
+        self._leased_at = 0.0
+        self._quiet_since = 0.0
+        self._allowance = float(conditions.rate)
+        self._allowed_at = clock()
+        self._state = Lane(name)
+        self._trial = True  # nothing has come through yet: one image goes first
+        self._asked = False  # a destination that was down when the daemon started is asked at once
+        self._closing = False
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def step(self) -> float | None:
+        """Do what is due; seconds until something will be, None when only a wake brings more."""
+        now = self._clock()
+        self._state = self._queue.lane(self.name)
+        self._collect(now)
+        if self._channel is not None and not self._channel.alive:
+            self._break(now, self._channel.reason)
+        if self._state.paused is not None:
+            self._give_back_waiting()
+        elif self._is_open(now):
+            self._lease(now)
+        if self._closing:
+            return None
+        wait = self._feed(now)
+        self._write(now)
+        return _earliest(wait, self._next(now))
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._sent)
+
+    def _next(self, now: float) -> float | None:
+        """Seconds until results have to be written, leases extended, the channel closed or something is due."""
+        if self._outcomes:
+            return max(0.0, self._oldest + LATE - now)
+        if self._busy:
+            return max(0.0, self._leased_at + LEASE / 2 - now)
+        left = None if self._channel is None else self._quiet_since + self._conditions.idle - now
+        if left is not None and left <= 0:
+            self._close_channel()
+            left = None
+        return _earliest(left, self._due(now))
+
+    def _due(self, now: float) -> float | None:
+        """Seconds until the next image may go."""
+        due = None if self._state.paused is not None else self._index.next_due(DELIVER, lane=self.name)
+        return None if due is None else max(0.0, max(due, self._state.down_until or 0.0) - now)
+
+    # -- what came back -------------------------------------------------------------------------
+
+    def _collect(self, now: float) -> None:
+        for result in self._channel.results() if self._channel is not None else ():
+            for task in self._sent.pop(result.sop_instance_uid, ()):
+                self._note(self._outcome(task, result, now), now)
+            if result.fate is not Fate.LOST:
+                self._trial = False
+                self._mend()
+            self._quiet_since = now
+        if self._busy and now - self._leased_at >= LEASE / 2:
+            self._extend(now)
+
+    def _note(self, outcome: Settled, now: float) -> None:
+        if not self._outcomes:
+            self._oldest = now
+        self._outcomes.append(outcome)
+
+    def _outcome(self, task: Task, result: Delivered, now: float) -> Settled:
+        terms = self._conditions.of(task)
+        if result.fate is Fate.SENT:
+            if terms.verify:
+                reason = f"{result.reason}, to be found there"
+                return Settled(task.id, State.WAITING, reason, now + PROOF_AFTER, kind=VERIFY)
+            return Settled(task.id, State.DONE, result.reason)
+        if result.fate is Fate.REFUSED:
+            return Settled(task.id, State.FAILED, result.reason)
+        if result.fate is Fate.LOST and task.attempts == 1 and terms.delays:
+            return Settled(task.id, State.WAITING, result.reason, now)  # an association may just have been too old
+        return again(task, terms, result.reason, now)
+
+    def _write(self, now: float) -> None:
+        if self._outcomes and (
+            len(self._outcomes) >= ENOUGH or now - self._oldest >= LATE or not self._busy
+        ):
+            outcomes, self._outcomes = self._outcomes, []
+            try:
+                self._queue.settle(self._owner, now, outcomes)
+            except ArchiveError:
+                self._outcomes = outcomes + self._outcomes  # the next step tries again
+                raise
+
+    def _extend(self, now: float) -> None:
+        tasks = [task for tasks in self._sent.values() for task in tasks] + [task for task, _ in self._waiting]
+        kept = set(self._index.heartbeat([task.id for task in tasks], self._owner, now, seconds=LEASE))
+        self._waiting = deque(pair for pair in self._waiting if pair[0].id in kept)
+        self._leased_at = now
+
+    # -- is the destination there? --------------------------------------------------------------
+
+    def _is_open(self, now: float) -> bool:
+        """Whether something may be sent; asks a destination that was down when it is time."""
+        if self._state.down_until is None:
+            return True
+        if self._busy:
+            return False
+        due = self._index.next_due(DELIVER, lane=self.name)
+        if due is None or due > now or (now < self._state.down_until and self._asked):
+            return False
+        self._asked = True
+        try:
+            self._reach.probe()
+        except ArchiveError as error:
+            self._break(self._clock(), str(error))
+            return False
+        self._trial = True
+        return not self._closing
+
+    def _break(self, now: float, reason: str) -> None:
+        """The destination is not there: everything that was not begun waits, and keeps its tries."""
+        self._asked = True
+        self._collect(now)
+        given_up = [task.id for tasks in self._sent.values() for task in tasks]
+        self._sent.clear()
+        self._write_all(now)
+        self._queue.release(self._owner, given_up)
+        self._give_back_waiting()
+        self._close_channel()
+        tries = self._state.down_tries + 1
+        delays = self._conditions.delays
+        wait = pause(delays, min(tries, len(delays))) or delays[-1]
+        since = self._state.down_since or now
+        self._state = self._queue.hold(
+            self.name, down_since=since, down_until=now + wait, down_tries=tries, down_why=reason[:500]
+        )
+        log.warning("destination %s: %s; next try in %.0f s", self.name, reason, wait)
+        self._expire(now, since, reason)
+
+    def _expire(self, now: float, since: float, reason: str) -> None:
+        before = now - self._conditions.give_up
+        if since > before:
+            return
+        failed = 0
+        while number := self._queue.expire(DELIVER, self.name, before, now, f"destination not reached: {reason}"):
+            failed += number
+        if failed:
+            log.error("destination %s: %d images failed, it could not be reached for too long", self.name, failed)
+
+    def _mend(self) -> None:
+        if self._state.down_until is not None:
+            self._state = self._queue.hold(self.name, down_since=None, down_until=None, down_tries=0, down_why="")
+            log.info("destination %s is there again", self.name)
+
+    # -- what goes out --------------------------------------------------------------------------
+
+    def _lease(self, now: float) -> None:
+        """More images, unless enough are under way; after trouble a single one."""
+        under_way = len(self._waiting) + len(self._sent)
+        if under_way >= (1 if self._trial else ENOUGH):
+            return
+        due = self._index.next_due(DELIVER, lane=self.name)
+        if due is None or due > now:
+            return
+        limit = 1 if self._trial else BATCH
+        tasks = self._index.lease(
+            DELIVER, self._owner, now, seconds=LEASE, limit=limit, lane=self.name, durable=False
+        )
+        if not tasks:
+            return
+        if not under_way:
+            self._leased_at = now
+        stored = self._queue.stored([task.payload["sop"] for task in tasks])
+        for task in tasks:
+            self._admit(task, stored.get(task.payload["sop"]), now)
+        self._quiet_since = now
+
+    def _admit(self, task: Task, found: tuple[StoredInstance, float] | None, now: float) -> None:
+        opens = self._conditions.of(task).schedule.opens(now)
+        if opens is not None:
+            words = f"{WINDOW_CLOSED} {moment(opens)}"
+            self._note(Settled(task.id, State.WAITING, words, opens, counted=False), now)
+        elif found is None:
+            self._note(Settled(task.id, State.FAILED, DELETED), now)
+        else:
+            self._waiting.append((task, found[0]))
+
+    def _feed(self, now: float) -> float | None:
+        """Hand over what the rate allows; seconds until more may go."""
+        if not self._waiting:
+            return None
+        if self._channel is None:
+            try:
+                self._channel = self._reach.open(self._wake)
+            except ArchiveError as error:
+                self._break(now, str(error))
+                return None
+        ready: list[tuple[Task, StoredInstance]] = []
+        rate = self._conditions.rate
+        if rate:
+            self._allowance = min(float(rate), self._allowance + rate * max(0.0, now - self._allowed_at))
+            self._allowed_at = now
+        while self._waiting and (not rate or self._allowance > 0):
+            pair = self._waiting.popleft()
+            self._allowance -= pair[1].location.size
+            known = self._sent.setdefault(pair[1].sop_instance_uid, [])
+            known.append(pair[0])
+            if len(known) == 1:  # two tasks for one image are one sending
+                ready.append(pair)
+        if ready:
+            self._channel.put(ready)
+        return max(0.01, -self._allowance / rate) if self._waiting and rate else None
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def close(self, grace: float) -> None:
+        """Let what is under way end, for a while, write what became of it and give the rest back."""
+        self._closing = True
+        if self._channel is not None:
+            self._channel.give_up()
+            self._channel.close(grace)
+            self._collect(self._clock())
+            self._channel = None
+        self._write_all(self._clock())
+        self._queue.release(self._owner)
+
+    def _write_all(self, now: float) -> None:
+        if self._outcomes:
+            outcomes, self._outcomes = self._outcomes, []
+            self._queue.settle(self._owner, now, outcomes)
+
+    def _give_back_waiting(self) -> None:
+        if self._waiting:
+            self._queue.release(self._owner, [task.id for task, _ in self._waiting])
+            self._waiting.clear()
+
+    def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close(0.0)
+
+
+class Proof:
+    """One destination's images that it has answered success for, and that it has to find when asked."""
+
+    def __init__(
+        self, name: str, index: Index, reach: Reach, conditions: Conditions, *, owner: str, clock: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self._index, self._queue = index, index.queue
+        self._reach = reach
+        self._conditions = conditions
+        self._owner = owner
+        self._clock = clock
+
+    def step(self) -> float | None:
+        """Ask for what is due; seconds until more will be, None when only a wake brings more."""
+        now = self._clock()
+        due = self._index.next_due(VERIFY, lane=self.name)
+        if due is None or self._queue.lane(self.name).paused is not None:
+            return None
+        if due > now:
+            return due - now
+        tasks = self._index.lease(VERIFY, self._owner, now, seconds=10 * LEASE, limit=4 * BATCH, lane=self.name)
+        stored = self._queue.stored([task.payload["sop"] for task in tasks])
+        missing, trouble = set(stored), ""
+        try:
+            missing = self._reach.missing([found for found, _ in stored.values()])
+        except ArchiveError as error:
+            trouble = f"cannot be asked whether it has the image: {error}"
+        now = self._clock()
+        self._queue.settle(self._owner, now, [self._judge(task, stored, missing, trouble, now) for task in tasks])
+        return 0.0
+
+    def _judge(
+        self, task: Task, stored: Mapping[str, object], missing: set[str], trouble: str, now: float
+    ) -> Settled:
+        uid = task.payload["sop"]
+        if uid not in stored:
+            return Settled(task.id, State.DONE, "0000 (success), deleted here before it was looked for there")
+        if uid not in missing:
+            return Settled(task.id, State.DONE, "0000 (success), found there")
+        terms = self._conditions.of(task)
+        if trouble and now - task.created < terms.give_up:
+            wait = self._conditions.delays[min(task.attempts, len(self._conditions.delays)) - 1]
+            return Settled(task.id, State.WAITING, trouble, now + wait, counted=False)
+        reason = trouble or "answered with success, but the destination does not find it"
+        return again(task, terms, reason, now)
+
+    def close(self, grace: float) -> None:
+        """Give back what an interrupted step has leased."""
+        self._queue.release(self._owner)
+
+
+def again(task: Task, terms: Terms, reason: str, now: float) -> Settled:
+    """Another try after a pause, or the end of all tries."""
+    wait = pause(terms.delays, task.attempts)
+    if wait is None:
+        tries = "" if task.attempts == 1 else f" ({task.attempts} tries)"
+        return Settled(task.id, State.FAILED, f"{reason}{tries}")
+    return Settled(task.id, State.WAITING, reason, now + wait)
+
+
+def moment(when: float) -> str:
+    """Local time to the minute."""
+    return f"{datetime.fromtimestamp(when):%Y-%m-%d %H:%M}"
+
+
+def _earliest(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)

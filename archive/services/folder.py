@@ -1,0 +1,153 @@
+"""Delivering to a folder: stored objects as Part-10 files under names that a layout gives.
+
+Rules that hold here: a name stands for a whole, durable file: bytes go to a hidden part file, are synced, renamed, and
+the folder is synced before anybody is told; the folder itself is never made, so that an absent mount is seen; a file
+that is there already is replaced by the same object only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from archive.dicom.rule import Facts
+from archive.errors import ArchiveError, StorageFailed, Unreachable
+from archive.index import StoredInstance, Task
+from archive.services.delivery import Delivered, Fate
+from archive.services.retrieve import OpenFile
+from archive.services.routing import file_name
+from archive.storage.local import sync_folder
+
+PIECE = 16 << 20  # bytes copied by one call
+WRITTEN = "written"
+EVERYTHING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE}  # not this file alone
+
+OpenInstance = Callable[[StoredInstance], OpenFile]
+Describe = Callable[[Collection[str]], "dict[str, Facts]"]  # SOP Instance UIDs -> facts for the layout
+
+Written = tuple[StoredInstance, OSError | ArchiveError | None]
+
+
+class FolderReach:
+    """One folder; ``layout`` says how a task's files are called."""
+
+    def __init__(
+        self, root: Path, open_file: OpenInstance, describe: Describe, layout: Callable[[Task], str]
+    ) -> None:
+        self.root = root
+        self._open_file = open_file
+        self._describe = describe
+        self._layout = layout
+
+    def open(self, wake: Callable[[], None]) -> FolderChannel:
+        return FolderChannel(self, wake)
+
+    def probe(self) -> None:
+        if not self.root.is_dir():
+            raise Unreachable("folder does not exist", f"{self.root}: is it mounted?")
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise Unreachable("folder cannot be written", str(self.root))
+
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        """A file that was written is durable: there is nothing to ask."""
+        return set()
+
+    def write(self, items: Sequence[tuple[Task, StoredInstance]]) -> list[Written]:
+        """Write files, and make all their names durable together."""
+        facts = self._describe([instance.sop_instance_uid for _, instance in items])
+        folders: set[Path] = set()
+        found: list[Written] = []
+        for task, instance in items:
+            try:
+                known = facts.get(instance.sop_instance_uid, lambda keyword: "")
+                self._write(self.root / file_name(self._layout(task), known), instance, folders)
+                found.append((instance, None))
+            except (OSError, ArchiveError) as error:
+                found.append((instance, error))
+        try:
+            for folder in folders:
+                sync_folder(folder)
+        except OSError as error:
+            return [(instance, failed or error) for instance, failed in found]
+        return found
+
+    def _write(self, path: Path, instance: StoredInstance, folders: set[Path]) -> None:
+        for folder in (path.parent, *path.parent.parents):
+            if folder == self.root or folder.is_dir():
+                break
+            folders.add(folder.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.parent / f".{secrets.token_hex(8)}.part"
+        with self._open_file(instance) as file:
+            try:
+                copy(file, part)
+                part.rename(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+        folders.add(path.parent)
+
+
+class FolderChannel:
+    """Writes what it is given at once; a lane's thread is its own."""
+
+    def __init__(self, reach: FolderReach, wake: Callable[[], None]) -> None:
+        self._reach = reach
+        self._wake = wake
+        self._results: list[Delivered] = []
+        self.alive = True
+        self.reason = ""
+
+    def put(self, items: Sequence[tuple[Task, StoredInstance]]) -> None:
+        try:
+            self._reach.probe()
+        except ArchiveError as error:
+            self._die(str(error))
+            return
+        for instance, failed in self._reach.write(items):
+            self._results.append(_delivered(instance, failed))
+            if isinstance(failed, OSError) and failed.errno in EVERYTHING_FAILS:
+                self._die(f"{self._reach.root}: {failed.strerror}")
+        self._wake()
+
+    def _die(self, reason: str) -> None:
+        self.alive, self.reason = False, reason
+        self._wake()
+
+    def results(self) -> list[Delivered]:
+        found, self._results = self._results, []
+        return found
+
+    def give_up(self) -> None:
+        """Nothing is left over: what is handed over is written at once."""
+
+    def close(self, grace: float) -> None:
+        """Nothing is kept open."""
+
+
+def copy(file: OpenFile, part: Path) -> None:
+    """The whole Part-10 file into a new one, durably. Raises OSError or StorageFailed."""
+    size, offset = file.offset + file.size, 0
+    fd = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    try:
+        while offset < size:
+            done = os.sendfile(fd, file.fd, offset, min(PIECE, size - offset))
+            if not done:
+                raise StorageFailed("stored file is shorter than its entry says", str(file.path or ""))
+            offset += done
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
+def _delivered(instance: StoredInstance, error: OSError | ArchiveError | None) -> Delivered:
+    if error is None:
+        return Delivered(instance.sop_instance_uid, Fate.SENT, WRITTEN)
+    if isinstance(error, OSError):
+        return Delivered(instance.sop_instance_uid, Fate.AGAIN, f"cannot be written: {error.strerror}")
+    return Delivered(instance.sop_instance_uid, Fate.AGAIN if error.temporary else Fate.REFUSED, str(error))

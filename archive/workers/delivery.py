@@ -1,0 +1,122 @@
+"""The lanes of all destinations: a thread each, begun when something is to be sent there.
+
+Rules that hold here: a lane is woken by the tasks that are committed for it and by what its own channel has done; what
+a dead process has leased is free again at the start; all lanes end together, within the grace that the slowest gets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from archive.index import Index, Lane
+from archive.services.delivery import WINDOW_CLOSED, Conditions, Delivery, Proof, Reach
+from archive.services.routing import DELIVER, VERIFY
+from archive.workers.owner import is_dead, this_process
+from archive.workers.runner import Runner
+
+log = logging.getLogger(__name__)
+
+GRACE = 2.0  # seconds for images that are under way at the end
+
+
+class Step(Protocol):
+    """What a lane's thread runs."""
+
+    def step(self) -> float | None: ...
+    def close(self, grace: float) -> None: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    work: Step
+    event: threading.Event
+    runner: Runner
+
+
+class Deliveries:
+    """A worker that keeps the lanes of ``deliver`` and ``verify`` tasks running."""
+
+    name = "deliver"
+    kinds = frozenset({DELIVER, VERIFY})
+
+    def __init__(
+        self,
+        index: Index,
+        reach: Callable[[str], Reach],
+        conditions: Callable[[str], Conditions],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """``reach`` and ``conditions`` are asked once for each destination."""
+        self._index = index
+        self._reach = reach
+        self._conditions = conditions
+        self._clock = clock
+        self._owner = this_process()
+        self._lanes: dict[tuple[str, str], _Running] = {}
+        self._held: dict[str, Lane] = {}
+        self._begun = False
+
+    def step(self) -> float | None:
+        """Wake the lanes in which something is due, or whose state a person has changed."""
+        if not self._begun:
+            self._begin()
+            self._begun = True
+        held = self._index.queue.lanes()
+        changed = {name for name, lane in held.items() if lane != self._held.get(name)}
+        self._held = held
+        now = self._clock()
+        for kind in sorted(self.kinds):
+            for lane, ready in self._index.queue.heads(kind).items():
+                running = self._lanes.get((kind, lane))
+                if running is None:
+                    self._start(kind, lane)
+                elif ready <= now or lane in changed:
+                    running.event.set()
+        return None
+
+    def _begin(self) -> None:
+        """Free what dead processes hold, and ask again what the windows of this configuration say."""
+        queue = self._index.queue
+        for kind in self.kinds:
+            for owner in queue.owners(kind):
+                if is_dead(owner):
+                    freed = queue.release(owner)
+                    log.warning("freed %d tasks that an ended process had leased", freed)
+        while queue.recall(DELIVER, self._clock(), WINDOW_CLOSED):
+            pass
+
+    def _start(self, kind: str, lane: str) -> None:
+        event, owner = threading.Event(), f"{self._owner}#{kind}:{lane}"
+        reach, conditions = self._reach(lane), self._conditions(lane)
+        work: Step
+        if kind == DELIVER:
+            work = Delivery(
+                lane, self._index, reach, conditions, owner=owner, clock=self._clock, wake=event.set
+            )
+        else:
+            work = Proof(lane, self._index, reach, conditions, owner=owner, clock=self._clock)
+        runner = Runner(f"{kind} {lane}", work.step, event)
+        self._lanes[kind, lane] = _Running(work, event, runner)
+        runner.start()
+        event.set()
+
+    def close(self) -> None:
+        """End all lanes at the same time."""
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            lane.runner.ask_to_stop()
+        until = monotonic() + GRACE / 4
+        for lane in lanes.values():
+            lane.runner.stop(max(0.0, until - monotonic()))
+        ends = [threading.Thread(target=lane.work.close, args=(GRACE,), daemon=True) for lane in lanes.values()]
+        for end in ends:
+            end.start()
+        until = monotonic() + GRACE + 1.0
+        for end in ends:
+            end.join(max(0.0, until - monotonic()))
