@@ -57,6 +57,9 @@ class Parents:
     created: list[tuple[str, int]] = field(default_factory=list)
     lacking: frozenset[int] = frozenset()
     agreed: tuple[str | None, ...] = ()  # what the last header that belonged here said
+    corrected: int = 0  # an operation says something of these rows, see ``late``
+    counted: bool = False  # rows that were made just now are counted already
+    placed: bool = False  # the instance was given to this series, whatever it says itself
     extra: Filled = frozenset()  # which of a site's own attributes the rows have
 
     def contradiction(self, header: Header, *, check_names: bool) -> str:
@@ -141,8 +144,11 @@ _FROM = {
 
 
 def _select(level: Level) -> str:
-    keys = {Level.PATIENT: "p.id, NULL, NULL, NULL", Level.STUDY: "p.id, s.id, NULL, s.study_instance_uid"}
-    head = keys.get(level, "p.id, s.id, e.id, s.study_instance_uid")
+    keys = {
+        Level.PATIENT: "p.corrected, p.id, NULL, NULL, NULL",
+        Level.STUDY: "s.corrected, p.id, s.id, NULL, s.study_instance_uid",
+    }
+    head = keys.get(level, "s.corrected, p.id, s.id, e.id, s.study_instance_uid")
     rest = [f"{_ALIASES[each]}.{name}" for each in _UPPER if each <= level for name in CLEANERS[each].columns]
     return f"SELECT {head}, p.issuer, {', '.join(rest)} FROM {_FROM[level]} WHERE "
 
@@ -154,7 +160,7 @@ def _read(session: Session, level: Level, where: str, parameters: tuple[Any, ...
     row = session.row(_SELECT[level] + where, parameters)
     if row is None:
         return None
-    patient, study, series, study_uid, issuer, *rest = row
+    corrected, patient, study, series, study_uid, issuer, *rest = row
     values: dict[Level, dict[str, Any]] = {}
     for each in _UPPER[: level + 1]:
         names = CLEANERS[each].columns
@@ -164,7 +170,7 @@ def _read(session: Session, level: Level, where: str, parameters: tuple[Any, ...
     person = values[Level.PATIENT]
     return Parents(
         patient, study or 0, series or 0, study_uid or "", person["patient_id"], issuer,
-        person["patient_name"] or "", missing,
+        person["patient_name"] or "", missing, corrected=corrected,
     )  # fmt: skip
 
 
@@ -213,7 +219,7 @@ def _find_or_make_patient(
     if key is None:
         return _read(session, Level.PATIENT, where, (patient_id, issuer))
     created.append(("patient", key))
-    _add_words(session, key, row["patient_name"])
+    add_words(session, key, row["patient_name"])
     missing = {Level.PATIENT: _missing(cleaner, row)}
     return Parents(key, 0, 0, "", patient_id, issuer, row["patient_name"] or "", missing)
 
@@ -242,7 +248,7 @@ def _make_series(
     if key is None:
         return None
     created.append(("series", key))
-    _add_requests(session, key, row)
+    add_requests(session, key, row)
     parents.series = key
     parents.missing[Level.SERIES] = _missing(CLEANERS[Level.SERIES], own | row)
     return parents
@@ -269,20 +275,20 @@ def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int,
             "UPDATE study_modality SET study_date = ? WHERE study = ? AND study_date = ''", (found["study_date"], key)
         )
     if level is Level.SERIES:
-        _add_requests(session, key, found)
+        add_requests(session, key, found)
     if PATIENT_NAME in values:
         parents.patient_name = parents.patient_name or values[PATIENT_NAME]
-        _add_words(session, parents.patient, values[PATIENT_NAME])
+        add_words(session, parents.patient, values[PATIENT_NAME])
 
 
-def _add_words(session: Session, patient: int, name: str | None) -> None:
+def add_words(session: Session, patient: int, name: str | None) -> None:
     words = [word[:100] for word in name_tokens(name or "")][:WORDS]
     sql = "INSERT INTO patient_word (word, patient) VALUES (?, ?) ON CONFLICT (word, patient) DO NOTHING"
     for word in dict.fromkeys(words):
         session.later(sql, (word, patient))
 
 
-def _add_requests(session: Session, series: int, row: Mapping[str, Any]) -> None:
+def add_requests(session: Session, series: int, row: Mapping[str, Any]) -> None:
     sql = "INSERT INTO series_request (keyword, value, series) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
     for keyword, column in REQUEST_COLUMNS.items():
         for value in (row.get(column) or "").split("\\")[:WORDS]:

@@ -148,6 +148,8 @@ class _Statement:
         above = [each for each in self.query.conditions if each.attribute.level <= self.level and each is not leading]
         below = [each for each in self.query.conditions if each.attribute.level > self.level]
         found = [self._condition(each) for each in above]
+        if self.level is Level.PATIENT:
+            found.append(("p.number_of_studies > 0", []))  # those without were merged into others
         if below:
             found.append(self._related(below))
         if self.visible is not None:

@@ -14,9 +14,10 @@ def statistics(database: Database) -> Statistics:
         Study.number_of_series, Study.number_of_instances, Study.total_size
     )]  # fmt: skip
     patients = Patient.select(peewee.fn.COUNT(Patient.id))
-    query = Study.select(patients, peewee.fn.COUNT(Study.id), *sums)
-    row = database.read(lambda session: session.query(query))[0]
-    return Statistics(*(int(number) for number in row))
+    merged = Patient.select(peewee.fn.COUNT(Patient.id)).where(Patient.corrected == 1, Patient.number_of_studies == 0)
+    query = Study.select(patients, merged, peewee.fn.COUNT(Study.id), *sums)
+    all_patients, without, *rest = (int(number) for number in database.read(lambda session: session.query(query))[0])
+    return Statistics(all_patients - without, *rest)
 
 
 # A study is what its images make of it before anybody has looked: something came for it, or it was here before.
