@@ -18,8 +18,11 @@ from archive.index.database import Session
 from archive.index.overlay import SERIES, STUDY, Person
 from archive.index.parents import Parents, discard, find_parents, identity
 
-_SPOKEN_OF = "SELECT 1 FROM correction WHERE (level = 2 AND owner = ?) OR (level = 1 AND owner = ?)"
-_OF_PATIENT = " OR (level = 0 AND owner = ?)"
+_SPOKEN_OF = (
+    "SELECT 1 FROM correction WHERE level = 2 AND owner = ? UNION ALL"
+    " SELECT 1 FROM correction WHERE level = 1 AND owner = ?"
+)
+_OF_PATIENT = " UNION ALL SELECT 1 FROM correction WHERE level = 0 AND owner = ?"
 
 
 def spoken_of(session: Session, header: Header, parents: Parents) -> bool:
