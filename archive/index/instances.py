@@ -16,11 +16,12 @@ from functools import lru_cache
 
 from archive.dicom.attributes import Attribute, Level
 from archive.dicom.header import Header
+from archive.index import late, versions
 from archive.index.columns import CLEANERS
 from archive.index.database import Database, Row, Session
 from archive.index.extra import add as add_extra
 from archive.index.extra import drop as drop_extra
-from archive.index.parents import Parents, discard, fill, find_parents, make_parents, modality_of
+from archive.index.parents import Parents, fill, find_parents, make_parents, modality_of
 from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
 
 OTHER_SERIES = "SOP Instance UID is in another series"
@@ -50,6 +51,8 @@ _EXISTING = (
     "SELECT id, series, sha256, received_sha256, source, volume, path, data_offset, data_size FROM instance"
     " WHERE sop_instance_uid = ?"
 )
+_LOCK = {"sqlite": "", "postgresql": " FOR UPDATE"}  # in SQLite there is one writer anyway
+_CURRENT = "SELECT received, volume, path, data_offset, data_size FROM instance WHERE id = ?"
 _COUNT_SERIES = "UPDATE series SET number_of_instances = number_of_instances + ? WHERE id = ?"
 _COUNT_STUDY = (
     "UPDATE study SET number_of_instances = number_of_instances + ?, number_of_series = number_of_series + ?,"
@@ -202,14 +205,18 @@ class _Batch:
         parents = self.learned.get(header.series_uid) or self.remembered.get(header.series_uid)
         if parents is None:
             parents = self._learn(header, new.received)
+        if parents.corrected:
+            parents = late.put_where_it_belongs(self.session, header, parents, new.received)
         reason = "" if new.accept else parents.contradiction(header, check_names=self.check_names)
+        if reason and (found := self._after_all(header, parents)):
+            reason, parents = "", found
         if reason:
-            discard(self.session, parents.created)
-            return Added(Outcome.CONFLICT, reason=reason)
+            late.take_back(self.session, parents)
+            return self._conflict(new, reason)
         names, values = _present(self._values(new, parents))
         row = self.session.row(_insert(names), values)
         if row is None:
-            discard(self.session, parents.created)
+            late.take_back(self.session, parents)
             return self._settle(new, parents)
         self._grow(new, parents)
         if self.extra:
@@ -228,9 +235,22 @@ class _Batch:
     def _learn(self, header: Header, now: float) -> Parents:
         parents = find_parents(self.session, header)
         if parents is None:
-            return make_parents(self.session, header, now)
+            parents = make_parents(self.session, header, now)
+            if parents.corrected or late.spoken_of(self.session, header, parents):
+                parents = late.settle_new(self.session, header, parents, now)
+            return parents
+        if parents.corrected:
+            late.restrict(self.session, parents, header)
         self.learned[header.series_uid] = parents
         return parents
+
+    def _after_all(self, header: Header, parents: Parents) -> Parents | None:
+        """The rows above an object that seems to contradict them, when it does not: they were corrected meanwhile."""
+        if header.series_uid in self.remembered and header.series_uid not in self.learned:
+            parents = find_parents(self.session, header) or parents
+            if not parents.contradiction(header, check_names=self.check_names):
+                return parents
+        return parents if late.belongs(self.session, header, parents, check_names=self.check_names) else None
 
     def _values(self, new: NewInstance, parents: Parents) -> list[object]:
         header, location = new.header, new.location
@@ -276,16 +296,36 @@ class _Batch:
         location = Location(*place)
         elsewhere = series != parents.series
         if elsewhere and not new.accept:
-            return Added(Outcome.CONFLICT, reason=OTHER_SERIES)
+            return self._conflict(new, OTHER_SERIES)
         if _is_same(new, bytes(sha256), bytes(received or b"")):
             # Its own file: an earlier attempt whose outcome was not known.
             own = (location.volume, location.path) == (new.location.volume, new.location.path)
             return Added(Outcome.STORED if own else Outcome.EQUAL, key)
-        if not elsewhere and (new.policy == "replace" or (new.policy == "same_source" and source == new.source)):
-            return self._replace(new, parents, key, location)
+        replaces = new.policy in ("replace", "version") or (new.policy == "same_source" and source == new.source)
+        if not elsewhere and replaces:
+            return self._replace(new, parents, key)
         return Added(Outcome.DIFFERENT, key)
 
-    def _replace(self, new: NewInstance, parents: Parents, key: int, old: Location) -> Added:
+    def _conflict(self, new: NewInstance, reason: str) -> Added:
+        """A contradiction, unless the very same object is here already: somebody gave it its right place."""
+        row = self.session.row(_EXISTING, (new.header.sop_instance_uid,))
+        if row and _is_same(new, bytes(row[2]), bytes(row[3] or b"")):
+            own = tuple(row[5:7]) == (new.location.volume, new.location.path)
+            return Added(Outcome.STORED if own else Outcome.EQUAL, row[0])
+        return Added(Outcome.CONFLICT, reason=reason)
+
+    def _replace(self, new: NewInstance, parents: Parents, key: int) -> Added:
+        """Put the newer of two objects in the place of the other; of two at the same moment, that is the later one."""
+        received, *place = self.session.row(_CURRENT + _LOCK[self.session.dialect.name], (key,)) or (None,)
+        if received is None:
+            return Added(Outcome.DIFFERENT, reason="instance is being removed")
+        old, version = Location(*place), new.policy == "version"
+        if new.received < received:
+            if version:
+                versions.add(self.session, key, new, received)
+            return Added(Outcome.STORED, key, replaced=None if version else new.location)
+        if version:
+            versions.keep(self.session, key, new.received)
         self.session.run(_REPLACE, [*self._values(new, parents), key])
         if self.extra:
             drop_extra(self.session, Level.IMAGE, [key])
@@ -298,7 +338,7 @@ class _Batch:
         study.classes.add(new.header.sop_class_uid)
         for task in new.tasks:
             insert_task(self.session, task, new.received)
-        return Added(Outcome.STORED, key, replaced=old)
+        return Added(Outcome.STORED, key, replaced=None if version else old)
 
     def _count(self) -> None:
         session = self.session

@@ -130,6 +130,26 @@ class StudyModality(peewee.Model):
         primary_key = peewee.CompositeKey("modality", "study_date", "study")
 
 
+class VersionRow(_Table):
+    """What an instance was before a newer object took its place; its file is kept."""
+
+    instance = peewee.ForeignKeyField(Instance, column_name="instance")
+    transfer_syntax = peewee.TextField()
+    volume = peewee.TextField()
+    path = peewee.TextField()
+    data_offset = peewee.BigIntegerField()
+    data_size = peewee.BigIntegerField()
+    sha256 = peewee.BlobField()
+    received_sha256 = peewee.BlobField(null=True)
+    source = peewee.TextField()
+    address = peewee.TextField()
+    received = peewee.DoubleField()
+    superseded = peewee.DoubleField()
+
+    class Meta:
+        table_name = "version"
+
+
 class ExtraValue(peewee.Model):
     """What an object said of an attribute that a site indexes beyond the table; ``owner`` is a row of the level."""
 
@@ -229,6 +249,7 @@ class QuarantineRow(_Table):
     source = peewee.TextField()
     received = peewee.DoubleField()
     arrival = peewee.TextField()
+    study_instance_uid = peewee.TextField()
 
     class Meta:
         table_name = "quarantine"
@@ -249,7 +270,7 @@ class CompressionRow(peewee.Model):
 
 # In the order in which rows can be copied: what is referred to comes first.
 MODELS: tuple[type[peewee.Model], ...] = (
-    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, ExtraValue, ExtraTerm,
+    Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, VersionRow, ExtraValue, ExtraTerm,
     MetaRow, Journal, TaskRow, LaneRow, Caller,
     QuarantineRow, StudyHistory, CommitmentRow, CompressionRow, OperationRow, CorrectionRow,
     ReceivedRow, TombstoneRow, *ORDER_MODELS,

@@ -18,7 +18,8 @@ _COLUMNS = (QuarantineRow.id, QuarantineRow.path, QuarantineRow.reason, Quaranti
 def put(database: Database, new: NewInstance, path: str, reason: str) -> int:
     query = QuarantineRow.insert(
         path=path, reason=possible(reason), sop_instance_uid=possible(new.header.sop_instance_uid),
-        source=possible(new.source), received=new.received, arrival=_to_json(new),
+        study_instance_uid=possible(new.header.study_uid), source=possible(new.source), received=new.received,
+        arrival=_to_json(new),
     ).returning(QuarantineRow.id)  # fmt: skip
     return int(database.transact(lambda session: session.query(query))[0][0])
 

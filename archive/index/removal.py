@@ -15,6 +15,7 @@ from archive.index.database import Database, Session
 from archive.index.extra import drop
 from archive.index.parents import BESIDE
 from archive.index.values import Location, Removed
+from archive.index.versions import drop as drop_versions
 
 LEVELS = {table: level for level, table in TABLES.items()}
 CHUNK = 2_000  # instances of one transaction, so that arrivals wait for tenths of a second at most
@@ -53,12 +54,13 @@ class _Removal:
         )
         if not rows:
             return Removed()
+        versions = drop_versions(session, [row[0] for row in rows])
         session.run(f"DELETE FROM instance WHERE {self.among('id')}", self.listed([row[0] for row in rows]))
         drop(session, Level.IMAGE, [row[0] for row in rows])
         series = self._shrink_series(sorted({row[1] for row in rows}), [row[1] for row in rows])
         sizes = [(row[2], row[6]) for row in rows]
         studies = self._shrink_studies(sorted({row[2] for row in rows}), sizes)
-        return Removed(tuple(Location(*row[3:]) for row in rows), len(rows), series, studies)
+        return Removed((*(Location(*row[3:]) for row in rows), *versions), len(rows), series, studies)
 
     def _shrink_series(self, keys: list[int], removed: list[int]) -> tuple[str, ...]:
         gone: list[str] = []

@@ -21,7 +21,7 @@ _PLACE = (
     " damage = NULL, damage_found = NULL"
 )
 # Which files rows point to, besides those of the instances: a table that keeps files adds its own here.
-REFERENCES = ("SELECT volume, path FROM instance",)
+REFERENCES = ("SELECT volume, path FROM instance", "SELECT volume, path FROM version")
 
 
 @dataclass(frozen=True, slots=True)
