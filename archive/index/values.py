@@ -94,6 +94,7 @@ class StoredInstance:
     study_uid: str
     series_uid: str
     damage: str = ""  # what is wrong with its file; nothing, as far as is known
+    corrected: bool = False  # it goes out otherwise than it came in
 
 
 @dataclass(frozen=True, slots=True)
