@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 
 from archive.app.acceptor import HANDLED, Reload
+from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
+from archive.app.keeping import compressors
 from archive.app.life import follow_studies
+from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.store import Archive
 from archive.config import Config
+from archive.errors import ConfigurationError
 from archive.log import set_level
 from archive.workers.worker import Worker, Workers
 
@@ -22,35 +27,53 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = (follow_studies, extra_keys,)
+PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors)
 
 
 class Background:
     """The process; ``run`` returns after SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, hl7_sockets: Sequence[socket.socket | None] = ()) -> None:
         self._archive = Archive(config)
-        self._workers = self._build(config)
+        self._sockets = hl7_sockets
+        self._build(config)
 
     def run(self, ready: Callable[[], None], again: Reload) -> int:
-        self._workers.start()
+        self._start()
         ready()
         while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
             self._reload(again())
         log.info("stopping on %s", signal.Signals(number).name)
-        self._workers.stop()
+        self._stop()
         self._archive.close()
         return 0
 
-    def _build(self, config: Config) -> Workers:
+    def _build(self, config: Config) -> None:
+        listeners = list(hl7_listeners(self._archive, config, self._sockets))
         workers = [worker for part in PARTS for worker in part(self._archive, config)]
-        return Workers(workers, self._archive.index.listen)
+        self._listeners, self._workers = listeners, Workers(workers, self._archive.index.listen)
+
+    def _start(self) -> None:
+        self._workers.start()
+        for listener in self._listeners:
+            listener.start()
+
+    def _stop(self) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        self._workers.stop()
 
     def _reload(self, config: Config | None) -> None:
         if config is None:
             return
-        self._workers.stop()
-        self._archive.change(config)
-        self._workers = self._build(config)
-        self._workers.start()
-        set_level(config.log.level)
+        before = self._archive.config
+        self._stop()
+        try:
+            self._archive.change(config)
+            self._build(config)
+            set_level(config.log.level)
+        except ConfigurationError as error:
+            log.error("configuration not reloaded: %s", error)
+            self._archive.change(before)
+            self._build(before)
+        self._start()

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from archive.app import routing
+from archive.app import keeping, routing
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.index import Index, open_index
+from archive.services import placing
 from archive.services.causes import Causes
 from archive.services.commit import Committer
 from archive.services.find import Find
+from archive.services.integrity import Integrity
 from archive.services.retrieve import Retrieve
 from archive.services.store import Rules, Store
 from archive.storage.journal import Journal, slots
@@ -29,7 +31,7 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
-CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add,)
+CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add, keeping.compress_arrivals)
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 
@@ -41,14 +43,16 @@ class Archive:
         self.config = config
         self.index = index_of(config)
         self.volume = open_volume(config, self.index, clock)
-        sweep_spool(self.volume)  # a process that was killed is replaced while the others go on
+        sweep_spool(self.volume, self.index)  # a process that was killed is replaced while the others go on
         self.journal = open_journal(config, self.volume)
         self.committer = open_committer(config, self.volume, self.index, self.journal)
         self.committer.recover()
         self._clock = clock
+        volumes = {self.volume.name: self.volume}
+        self.integrity = Integrity(self.index, volumes, clock, causes(config))
         self.store = self._store_for(config)
         self.find = Find(self.index)
-        self.retrieve = Retrieve(self.index, {self.volume.name: self.volume})
+        self.retrieve = Retrieve(self.index, volumes)
         self.codec = Codec(spool=self.volume.spool.path)
         self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
         self._trim = Runner("index log", self.index.trim_log, self.index.log_full)
@@ -69,6 +73,7 @@ class Archive:
             rules=rules(config),
             clock=self._clock,
             causes=causes(config),
+            mend=self.integrity.mend,
         )
 
     def close(self) -> None:
@@ -139,12 +144,12 @@ def recover(config: Config) -> None:
         committer = open_committer(config, volume, index, journal)
         committer.recover()
         committer.close()
-    sweep_spool(volume)
+    sweep_spool(volume, index)
     volume.close()
     index.close()
 
 
-def sweep_spool(volume: Volume) -> None:
-    removed = sweep(volume.root / "spool")
+def sweep_spool(volume: Volume, index: Index) -> None:
+    removed = sweep(volume.root / "spool", lambda folder: placing.settle(folder, volume, index))
     if removed:
         log.warning("removed %d unfinished files of dead processes", removed)

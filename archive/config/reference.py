@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import routing, words
+from . import keeping, routing, words
 from .kinds import Either, Kind, Later, ListOf
 from .schema import Named, Section, options
 from .sections import Config
@@ -24,6 +24,7 @@ WORDS: dict[str, Mapping[str, str]] = {
     "peers.NAME.accept_syntaxes": words.ACCEPT_SYNTAXES,
     "storage.on_duplicate": words.ON_DUPLICATE,
     "storage.on_conflict": words.ON_CONFLICT,
+    "storage.compress[].to": keeping.MEANINGS,
     "routes[].trigger": routing.TRIGGERS,
     "routes[].priority": routing.PRIORITIES,
     "routes[].transcode": routing.TRANSCODING,

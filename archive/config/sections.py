@@ -15,6 +15,8 @@ from pathlib import Path
 
 from . import values, words
 from .complaints import Complaint, Where
+from .hl7 import Hl7, PeerWorklist, Worklist
+from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
 from .routing import QueueSettings, Route
 from .schema import Named, Part, Section, option
@@ -56,6 +58,11 @@ def _peer_tls(text: str) -> PeerTLS | None:
     if text.strip().lower() not in ON_WORDS | OFF_WORDS:
         raise Unfit("neither on nor off")
     return PeerTLS() if text.strip().lower() in ON_WORDS else None
+
+
+def _no_hl7(text: str) -> None:
+    if text.strip().lower() not in OFF_WORDS:
+        raise Unfit("not enough to listen for messages", "{port: 2575} would do")
 
 
 def _show_off(value: object) -> str:
@@ -206,6 +213,7 @@ class Peer:
     timeouts: Timeouts = option(
         Part(Timeouts), {}, "as the section timeouts, for this peer; names left out stay", unset=Timeouts()
     )
+    worklist: PeerWorklist = option(Section(PeerWorklist), {}, "what it sees of the worklist")
     name: str = field(default="", compare=False)  # of its entry in the file
     networks: tuple[Network, ...] = field(default=(), compare=False)  # all of host, looked up
 
@@ -246,7 +254,10 @@ class Storage:
     accept_unknown_sop_classes: bool = option(
         SWITCH, "off", "storage classes that the archive does not know are accepted"
     )
-    compress: None = option(Later(), None, "rules for lossless compression (not available yet)")
+    compress: tuple[CompressRule, ...] = option(
+        ListOf(Section(CompressRule)), [], "which images are compressed without loss after their arrival, and how"
+    )
+    compress_processes: int = option(number(1, 64), "1", "how many images are compressed at a time, at low priority")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +279,9 @@ class Log:
     level: str = option(one_of(words.LEVELS), "info", "how much is logged")
 
 
+HL7 = Either(Scalar("off", _no_hl7, _show_off), Section(Hl7), lambda value: value is None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration, consistent and converted; ``load`` gives one or raises."""
@@ -280,6 +294,7 @@ class Config:
     unknown_peers: UnknownPeers = option(Section(UnknownPeers), {}, "what callers may do that are no peers")
     peers: Mapping[str, Peer] = option(Named(Section(Peer), "aet"), {}, "who may do what, and where to send to")
     storage: Storage = option(Section(Storage), {}, "where the files are and what comes in")
+    scrub: Scrub = option(Section(Scrub), {}, "how often all files are read again, to find damaged ones")
     index: IndexSettings = option(Section(IndexSettings), {}, "where the database is")
     query: QuerySettings = option(Section(QuerySettings), {}, "how queries are answered")
     studies: Studies = option(Section(Studies), {}, "when a study is ready")
@@ -289,7 +304,8 @@ class Config:
     routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
     queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
     prefetch: None = option(Later(), None, "what is fetched ahead (not available yet)")
-    hl7: None = option(Later(), None, "the HL7 listener (not available yet)")
+    hl7: Hl7 | None = option(HL7, "off", "who sends orders; off = no HL7", restart=False)
+    worklist: Worklist = option(Section(Worklist), {}, "what modalities see of the orders")
     web: None = option(Later(), None, "the web server (not available yet)")
     file: Path | None = field(default=None, compare=False)  # where it was read from; None = built in
     places: Mapping[str, Where] = field(default_factory=dict, repr=False, compare=False)  # of every key that was given

@@ -58,13 +58,16 @@ class Store:
         rules: Rules,
         clock: Callable[[], float],
         causes: Causes | None = None,
+        mend: Callable[[NewInstance], bool] = lambda new: False,
     ) -> None:
+        """``mend`` lets a copy of what is stored already stand for a damaged file, and says whether it was needed."""
         self.volume = volume
         self.index = index
         self.committer = committer
         self.rules = rules
         self.clock = clock
         self.causes = causes or Causes()
+        self.mend = mend
 
     def receive(self, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> Reception:
         """Begin to receive one object. Raises OutOfResources when nothing can be stored now."""
@@ -236,7 +239,8 @@ class Reception:
             return added.outcome
         volume = self._store.volume
         if added.outcome is Outcome.EQUAL:
-            volume.remove(new.location.path)
+            if not self._store.mend(new):
+                volume.remove(new.location.path)
             return added.outcome
         reason = added.reason or "same SOP Instance UID, other content"
         if self._store.rules.on_conflict == "quarantine":

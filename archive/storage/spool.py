@@ -1,7 +1,7 @@
 """A private folder for files that are not stored yet, empty again after any crash.
 
 Every process takes a folder of its own below ``spool`` and holds a lock on it; a folder whose lock
-can be taken belongs to nobody alive, so `sweep` may remove it at any time.
+can be taken belongs to nobody alive, so `sweep` may remove it at any time, once what its notes say is settled.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 LOCK = ".lock"
+NOTE = ".placing"  # ending of notes about files elsewhere, see archive.services.placing
 
 
 class Spool:
@@ -36,18 +38,23 @@ class Spool:
         return sum(entry.stat().st_size for entry in os.scandir(self.path))
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        if not any(self.path.glob(f"*{NOTE}")):  # else whoever sweeps next has to settle them
+            shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
-def sweep(root: Path) -> int:
-    """Remove what dead processes left below `root`; return how many files that were."""
+def sweep(root: Path, settle: Callable[[Path], object] = lambda folder: None) -> int:
+    """Remove what dead processes left below `root`; return how many files that were.
+
+    `settle` is called with each folder before; when it raises, the folder stays.
+    """
     removed = 0
     for entry in os.scandir(root) if root.is_dir() else ():
         if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
             if _abandoned(Path(entry.path)):
+                settle(Path(entry.path))
                 removed += sum(1 for name in os.listdir(entry.path) if name != LOCK)
                 shutil.rmtree(entry.path, ignore_errors=True)
     return removed
