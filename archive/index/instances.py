@@ -73,7 +73,7 @@ _MARK = (
 )
 STORED_COLUMNS = (
     "i.id, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax, i.volume, i.path, i.data_offset, i.data_size,"
-    " i.sha256, s.study_instance_uid, e.series_instance_uid, i.damage"
+    " i.sha256, s.study_instance_uid, e.series_instance_uid, i.damage, s.corrected"
 )
 _KNOWN = (
     f"SELECT {STORED_COLUMNS} FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
@@ -83,10 +83,10 @@ _KNOWN = (
 
 def stored_instance(row: Row) -> StoredInstance:
     """A row of STORED_COLUMNS as a value."""
-    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series, damage = row
+    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series, damage, corrected = row
     return StoredInstance(
         key, sop_class, sop_instance, syntax, Location(volume, path, offset, size), bytes(sha256), study, series,
-        damage or "",
+        damage or "", bool(corrected),
     )  # fmt: skip
 
 
