@@ -91,6 +91,7 @@ def _ascii_texts(found: Found, limits: Limits) -> dict[int, str] | None:
         return None
     values = dict(zip(found.tags, texts, strict=False))
     if b"\0" in joined or b" \x1e" in joined or b"\x1e " in joined or joined.startswith(b" "):
+        _check_nul(found)
         return {tag: _cleaned(text, limits) for tag, text in values.items()}
     if b"\\" in joined:
         values.update([(tag, _cleaned(text, limits)) for tag, text in values.items() if "\\" in text])
@@ -98,6 +99,13 @@ def _ascii_texts(found: Found, limits: Limits) -> dict[int, str] | None:
 
 
 _END = b"\x1e"  # ASCII's record separator: no text of DICOM holds it (PS3.5 6.1.3), and if one does, it is counted
+
+
+def _check_nul(found: Found) -> None:
+    """NUL pads a UID; within one it would be dropped with the padding, and two objects would share a name."""
+    for tag, raw in zip(found.tags, found.texts, strict=True):
+        if tag in REQUIRED and b"\0" in raw.strip(b" \0"):
+            raise InvalidUID(f"Invalid UID in {keyword_of(tag)}")
 
 
 def _cleaned(text: str, limits: Limits) -> str:
@@ -110,6 +118,7 @@ def _other_texts(
     found: Found, plan: Mapping[int, Plan], encoding: Encoding, default_charset: str, limits: Limits
 ) -> dict[int, str]:
     """The same, one by one, in the character set that one of them declares."""
+    _check_nul(found)
     pairs = [(plan[encoding.raw(tag)], raw) for tag, raw in zip(found.tags, found.texts, strict=True)]
     declared = next((raw for entry, raw in pairs if entry.tag == SPECIFIC_CHARACTER_SET), b"")
     charset = charset_of(declared.decode("ascii", "replace").strip(" \0") or default_charset)
