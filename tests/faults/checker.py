@@ -60,7 +60,7 @@ def violations(
     acknowledged = list(acknowledged)
     found = list(_on_disk(daemon, acknowledged, set() if seen is None else seen))
     if alive:
-        found += _asked(daemon, acknowledged[-asked:])
+        found += _asked(daemon, acknowledged[-asked:] if asked else [])
         found += _usage(daemon, base) if base else []
         found += _prompt(daemon)
     return [*found, *in_log(daemon.log()[since:])]

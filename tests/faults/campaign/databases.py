@@ -145,7 +145,7 @@ def restarted(run: Run) -> None:
     twins=("no patience with the index",), proves="a store that waits for ever is seen",
 )  # fmt: skip
 def held_up(run: Run) -> None:
-    """The whole server, or only those that serve: nobody waits longer than a statement may take; a C-ECHO not at all."""
+    """The server or only those that serve: nobody waits longer than a statement may take, a C-ECHO not at all."""
     case = Case(run.daemon(merged(ONE_PROCESS, HASTY)).start())
     while run.goes_on():
         with case.storing(run):
