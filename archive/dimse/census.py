@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 KEY = 8  # bytes of a digest that stand for an AE title or an address
@@ -43,6 +44,7 @@ class Census:
         self._aets = mmap.mmap(-1, size)
         self._addresses = mmap.mmap(-1, size)
         self._totals = memoryview(mmap.mmap(-1, processes * KEY)).cast("Q")
+        self._reach = memoryview(mmap.mmap(-1, processes * KEY)).cast("Q")  # rows of a process that were ever in use
         self._process = 0
         self._lock_file = os.memfd_create("census", os.MFD_CLOEXEC)
         self._lock = threading.Lock()
@@ -54,7 +56,7 @@ class Census:
         span = slice(first * KEY, (first + self._rows) * KEY)
         self._aets[span] = self._addresses[span] = bytes(self._rows * KEY)
         self._process = process
-        self._totals[process] = 0
+        self._totals[process] = self._reach[process] = 0
         self._free = list(range(first + self._rows - 1, first - 1, -1))
 
     def enter(self, aet: str, address: str, refuse: Callable[[Counts], R | None]) -> int | R:
@@ -68,6 +70,7 @@ class Census:
             if refusal is not None:
                 return refusal
             row = self._free.pop()
+            self._reach[self._process] = max(self._reach[self._process], row + 1 - self._process * self._rows)
             self._write(row, aet_key, address_key)
             self._totals[self._process] += 1
             return row
@@ -82,8 +85,12 @@ class Census:
         return sum(self._totals)
 
     def _count(self, aet_key: bytes, address_key: bytes) -> Counts:
+        used = [(n * self._rows * KEY, (n * self._rows + reach) * KEY) for n, reach in enumerate(self._reach)]
         return Counts(
-            self.total(), _count(self._aets, aet_key), _count(self._addresses, address_key), len(self._free)
+            self.total(),
+            sum([_count(self._aets, aet_key, *span) for span in used]),
+            sum([_count(self._addresses, address_key, *span) for span in used]),
+            len(self._free),
         )
 
     def _write(self, row: int, aet_key: bytes, address_key: bytes) -> None:
@@ -102,14 +109,15 @@ class Census:
                 fcntl.lockf(self._lock_file, fcntl.LOCK_UN)
 
 
+@lru_cache(maxsize=1024)
 def _key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY).digest()
 
 
-def _count(column: mmap.mmap, key: bytes) -> int:
-    """Rows that hold `key`; bytes that look like it across two rows do not count."""
-    found, at = 0, column.find(key)
+def _count(column: mmap.mmap, key: bytes, start: int, end: int) -> int:
+    """Rows from `start` to `end` that hold `key`; bytes that look like it across two rows do not count."""
+    found, at = 0, column.find(key, start, end)
     while at >= 0:
         found += at % KEY == 0
-        at = column.find(key, at + 1)
+        at = column.find(key, at + 1, end)
     return found
