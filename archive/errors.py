@@ -86,6 +86,12 @@ class Refused(ArchiveError):
     """A remote AE answered an operation with a failure status."""
 
 
+class NotDelivered(Refused):
+    """A remote AE did not take a report; it may the next time."""
+
+    temporary = True
+
+
 class NotTranscodable(ArchiveError):
     """Stored pixels cannot be given in any transfer syntax the receiver accepts."""
 
