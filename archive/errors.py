@@ -44,6 +44,14 @@ class Conflict(ArchiveError):
     """An object that contradicts what the index holds: same UID, other content or other parent."""
 
 
+class NotThere(ArchiveError):
+    """A patient, study, series, instance or operation that is named is not there."""
+
+
+class NotPossible(ArchiveError):
+    """A correction that contradicts itself, the standard or what was done before; the text says what and why."""
+
+
 class OutOfResources(ArchiveError):
     """No space, no database, no codec, too large: nothing was kept."""
 
