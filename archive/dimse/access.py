@@ -81,8 +81,10 @@ class Grant:
         return permission in self.allow
 
     def permits_class(self, abstract_syntax: str, *, as_scp: bool = False) -> bool:
-        """May a context be accepted? A storage class proposed in the SCP role is for C-GET."""
+        """May a context be accepted? In the SCP role a storage class is for C-GET; commitment is a report to us."""
         permission = PERMISSIONS.get(abstract_syntax, "store")
+        if permission == "commit" and as_scp:
+            return self.peer is not None  # whoever we may have asked
         return permission in self.allow or (permission == "store" and as_scp and "get" in self.allow)
 
 

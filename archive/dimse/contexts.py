@@ -18,6 +18,7 @@ from archive.dimse.negotiation import Offer, Table
 
 VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 annex A
 COMMITMENT = "1.2.840.10008.1.20.1"  # PS3.4 annex J, Push Model
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # its well-known SOP instance (PS3.4 J.3.5)
 MPPS = "1.2.840.10008.3.1.2.3.3"  # PS3.4 F.7
 WORKLIST = "1.2.840.10008.5.1.4.31"  # PS3.4 annex K
 
@@ -116,7 +117,7 @@ def _services(stored: frozenset[str]) -> dict[str, dict[str, Offer]]:
         "move": dict.fromkeys(MOVE, retrieve),
         "get": dict.fromkeys(GET, retrieve),
         "worklist": {WORKLIST: Offer(MESSAGES, extended=supported_of(WORKLIST_SUPPORTED))},
-        "commit": {COMMITMENT: Offer(MESSAGES, scp=True, scu=False)},
+        "commit": {COMMITMENT: Offer(MESSAGES, scp=True, scu=True)},  # SCU where a peer comes to report to us
         "mpps": {MPPS: Offer(MESSAGES)},
     }
 

@@ -53,7 +53,8 @@ class Verbs:
             known = command.field in N_SERVICES
             return Answer(statuses.CLASS_NOT_SUPPORTED if known else statuses.UNRECOGNIZED_OPERATION, "not supported")
         verb = self.others[command.field].get(PERMISSIONS.get(context.abstract_syntax, "store"))
-        if verb is None or not context.scp or command.sop_class != context.abstract_syntax:
+        serving = context.scp or command.field == Field.N_EVENT_REPORT_RQ  # that one comes to the SCU
+        if verb is None or not serving or command.sop_class != context.abstract_syntax:
             return Answer(statuses.CLASS_NOT_SUPPORTED, "not on this presentation context", (statuses.AFFECTED_CLASS,))
         return verb
 
@@ -118,13 +119,16 @@ class Server:
             statuses.meaning(done.answer.status),
             1000 * (self._clock() - began),
         )
+        if done.after is not None:
+            follow_up(name, done.after)
 
     def _perform(self, session: Session, message: Message) -> tuple[str, Done]:
         verb = self._verbs.find(message.command, message.context)
         if isinstance(verb, Answer):
             return f"command 0x{message.command.field:04x}", Done(verb, verb.comment)
         permission = PERMISSIONS.get(message.context.abstract_syntax, "store")
-        if verb is not self._verbs.store and not session.grant.permits(permission):
+        reported = message.command.field == Field.N_EVENT_REPORT_RQ  # to us, who asked for it
+        if verb is not self._verbs.store and not reported and not session.grant.permits(permission):
             error = NotAllowed(f"not allowed to use {verb.name} here")
             return verb.name, Done(statuses.answer_for(error, verb.service), error.comment)
         return verb.name, perform(verb, session, message)
@@ -141,6 +145,18 @@ def perform(verb: Verb, session: Session, message: Message) -> Done:
     except Exception:
         LOG.exception("%s failed by a fault of the archive", verb.name)
         return Done(Answer(statuses.PROCESSING_FAILURE, "internal error, see the archive's log"), "internal error")
+
+
+def follow_up(name: str, after: Callable[[], None]) -> None:
+    """What a verb left to do until its response was out; only `Ended` passes."""
+    try:
+        after()
+    except Ended:
+        raise
+    except ArchiveError as error:
+        LOG.warning("what follows %s failed: %s", name, error)
+    except Exception:
+        LOG.exception("what follows %s failed by a fault of the archive", name)
 
 
 def respond(association: Association, message: Message, done: Done) -> None:

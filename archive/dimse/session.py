@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,6 +71,7 @@ class Done:
     words: str
     extra: Mapping[str, Value] = field(default_factory=dict)
     data: bytes | None = None
+    after: Callable[[], None] | None = None  # what is to be done once the response is out
 
     def response(self) -> dict[str, Value]:
         """The elements of the final response beyond those of every response."""

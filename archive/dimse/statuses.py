@@ -24,6 +24,13 @@ UNRECOGNIZED_OPERATION = 0x0211  # C.5.25
 MISTYPED_ARGUMENT = 0x0212  # C.5.15
 DUPLICATE_INSTANCE = 0x0111  # C.5.7
 
+# PS3.7 annex C, and 10.1.1.1.8 (N-EVENT-REPORT), 10.1.4.1.10 (N-ACTION)
+NO_SUCH_INSTANCE = 0x0112
+NO_SUCH_EVENT = 0x0113
+INVALID_ARGUMENT = 0x0115
+NO_SUCH_ACTION = 0x0123
+RESOURCE_LIMITATION = 0x0213
+
 # PS3.4 B.2.3 (C-STORE), C.4.1.1.4 (C-FIND), C.4.2.1.5 (C-MOVE), C.4.3.1.4 (C-GET)
 OUT_OF_RESOURCES = 0xA700  # C-STORE, C-FIND
 CANNOT_COUNT_MATCHES = 0xA701  # C-MOVE, C-GET: unable to calculate the number of matches
@@ -48,6 +55,7 @@ class Service(Enum):
     MOVE = 2
     GET = 3
     ECHO = 4
+    COMMIT = 5
 
 
 class Answer(NamedTuple):
@@ -64,6 +72,7 @@ class _Row(NamedTuple):
     move: int
     get: int
     echo: int = PROCESSING_FAILURE
+    commit: int = PROCESSING_FAILURE  # N-ACTION and N-EVENT-REPORT of storage commitment (PS3.7 10.1)
 
 
 # One row per error class; a subclass without a row of its own takes its nearest ancestor's.
@@ -71,22 +80,32 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
     #                              C-STORE                C-FIND                 C-MOVE                 C-GET
     ArchiveError: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.ConfigurationError: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
-    errors.NotUnderstood: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
+    errors.NotUnderstood: _Row(UNABLE, UNABLE, UNABLE, UNABLE, commit=INVALID_ARGUMENT),
     errors.InvalidUID: _Row(UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS),
     errors.ClassMismatch: _Row(DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS),
-    errors.InvalidQuery: _Row(UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS),
+    errors.InvalidQuery: _Row(
+        UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, commit=INVALID_ARGUMENT
+    ),
     errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
-    errors.OutOfResources: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES),
+    errors.OutOfResources: _Row(
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION
+    ),
     errors.TooLarge: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES),
-    errors.StorageFailed: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM),
-    errors.IndexUnavailable: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES),
+    errors.StorageFailed: _Row(
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM, commit=RESOURCE_LIMITATION
+    ),
+    errors.IndexUnavailable: _Row(
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION
+    ),
     errors.UnknownDestination: _Row(UNABLE, UNABLE, UNKNOWN_DESTINATION, UNABLE),
-    errors.NotAllowed: _Row(NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED),
+    errors.NotAllowed: _Row(*[NOT_AUTHORIZED] * 6),
     errors.Cancelled: _Row(UNABLE, CANCELLED, CANCELLED, CANCELLED),
     errors.Unreachable: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.Refused: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
+    errors.NotDelivered: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.NotTranscodable: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.Damaged: _Row(OUT_OF_RESOURCES, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
+    errors.Missing: _Row(OUT_OF_RESOURCES, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
 }
 
 OFFENDING: dict[type[ArchiveError], tuple[int, ...]] = {errors.ClassMismatch: (AFFECTED_CLASS,)}

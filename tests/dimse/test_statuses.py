@@ -16,6 +16,7 @@ ALLOWED = {
     Service.MOVE: {0xA701, 0xA702, 0xA801, 0xA900, 0xC000, 0x0124, 0xFE00},
     Service.ECHO: {0x0110, 0x0124},
     Service.GET: {0xA701, 0xA702, 0xA900, 0xC000, 0x0124, 0xFE00},
+    Service.COMMIT: {0x0110, 0x0115, 0x0124, 0x0213},
 }
 
 
@@ -55,6 +56,9 @@ def test_an_error_class_made_elsewhere_takes_the_row_of_its_ancestor() -> None:
         (errors.Unreachable("x"), Service.MOVE, 0xA702),
         (errors.IndexUnavailable("x"), Service.MOVE, 0xA701),
         (errors.Cancelled("x"), Service.GET, 0xFE00),
+        (errors.InvalidQuery("x"), Service.COMMIT, 0x0115),
+        (errors.Conflict("x"), Service.COMMIT, 0x0110),
+        (errors.OutOfResources("x"), Service.COMMIT, 0x0213),
     ],
 )
 def test_the_seeds_statuses(error: ArchiveError, service: Service, status: int) -> None:

@@ -10,6 +10,7 @@ from archive.index import Index, NewTask, State
 from archive.index.instances import WATCH
 from archive.services.causes import STUDY, Causes, Event
 from archive.services.lifecycle import FOLLOWS, STATES, UPDATED, Lifecycle, Patience
+from archive.workers.leases import owner_name
 from archive.workers.lifecycle import FollowStudies
 from tests.index.made import arrival
 
@@ -226,10 +227,7 @@ def test_what_a_killed_process_had_leased_is_looked_at_at_once(life: Life) -> No
 
 
 def _dead_owner() -> str:
-    from archive.workers.leases import owner_name
-
-    host, pid, _, number = owner_name().rsplit("/", 3)
-    return f"{host}/{pid}/1/{number}"
+    return f"{owner_name().rpartition(':')[0]}:1#1"
 
 
 def test_lists_show_states_and_can_be_narrowed(life: Life) -> None:
