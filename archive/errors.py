@@ -108,5 +108,13 @@ class Damaged(ArchiveError):
     """A stored file is missing or its bytes are not those that were received."""
 
 
+class WrongSize(Damaged):
+    """A stored file is longer or shorter than what was received."""
+
+
+class WrongContent(Damaged):
+    """A stored file has the right length and other bytes than were received."""
+
+
 class Missing(Damaged):
     """A stored file is not there, or nothing is stored under this UID at all."""

@@ -21,7 +21,9 @@ _PLACE = (
     " damage = NULL, damage_found = NULL"
 )
 # Which files rows point to, besides those of the instances: a table that keeps files adds its own here.
-REFERENCES = ("SELECT volume, path FROM instance", "SELECT volume, path FROM version")
+REFERENCES = (
+    "SELECT volume, path FROM instance", "SELECT volume, path FROM version", "SELECT volume, path FROM tombstone",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,20 @@ class Upkeep:
         )
         return True
 
-    def settled(self, sop_instance_uid: str) -> tuple[str, str] | None:
-        """Volume and path of an instance once every transaction about it has ended."""
-        sql = "UPDATE instance SET path = path WHERE sop_instance_uid = ? RETURNING volume, path"
-        row = self._database.transact(lambda session: session.row(sql, (sop_instance_uid,)), repeatable=True)
-        return (row[0], row[1]) if row else None
+    def settled(self, sop_instance_uid: str) -> set[tuple[str, str]]:
+        """Volume and path of an instance and its earlier versions once every transaction about it has ended."""
+
+        def work(session: Session) -> list[Row]:
+            sql = "UPDATE instance SET path = path WHERE sop_instance_uid = ? RETURNING id, volume, path"
+            rows = session.rows(sql, (sop_instance_uid,))
+            return rows + [
+                found
+                for row in rows
+                for found in session.rows("SELECT instance, volume, path FROM version WHERE instance = ?", row[:1])
+            ]
+
+        rows = self._database.transact(work, repeatable=True)
+        return {(volume, path) for _, volume, path in rows}
 
     def saved(self) -> list[Saved]:
         """What compression has done so far, by transfer syntax."""

@@ -13,16 +13,18 @@ import errno
 import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Callable, Mapping
 
-from archive.errors import Damaged, Missing, OutOfResources, StorageFailed
+from archive.errors import Damaged, Missing, OutOfResources, StorageFailed, WrongContent, WrongSize
 from archive.index import Index, Location, NewInstance, StoredInstance
 from archive.services.causes import DAMAGE, Causes, Event
-from archive.storage.local import SENTINEL, Volume
+from archive.storage.local import SENTINEL, Volume, sync_folder
 
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
+LOST = "lost+found"  # folder of files that no row points to and nobody has thrown away
 # What the disk says when it cannot give back what it was given; everything else may be otherwise a moment later.
 BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
@@ -123,10 +125,24 @@ class Integrity:
             pass
         if not self._index.upkeep.mend(stored, new):
             return False
-        with contextlib.suppress(OSError):
-            self._volume(stored.location).remove(stored.location.path)
+        aside(self._volume(stored.location), stored.location.path)
         log.warning("instance %s is whole again: a copy came", stored.sop_instance_uid)
         return True
+
+
+def aside(volume: Volume, path: str) -> str:
+    """Move a file that no row points to where a person can look at it; its new path, nothing if it is not there."""
+    found = f"{LOST}/{secrets.token_hex(8)}-{os.path.basename(path)}"
+    (volume.root / LOST).mkdir(exist_ok=True)
+    try:
+        os.rename(volume.root / path, volume.root / found)
+        sync_folder(volume.root / LOST)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        log.error("%s could not be moved to %s: %s", path, LOST, error.strerror)
+        return ""
+    return found
 
 
 class Digesting:
@@ -139,7 +155,7 @@ class Digesting:
         expected = location.offset + location.size
         if (size := os.fstat(self._fd).st_size) != expected:
             self.close()
-            raise Damaged("stored file is damaged", f"{location.path} has {size} bytes, not {expected}")
+            raise WrongSize("stored file is damaged", f"{location.path} has {size} bytes, not {expected}")
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what was written long ago comes from the disk
         self._position, self._end = location.offset, expected
 
@@ -151,7 +167,7 @@ class Digesting:
             except OSError as error:
                 raise _fault(error, self._location.path) from error
             if not block:
-                raise Damaged("stored file is damaged", f"{self._location.path} became shorter")
+                raise WrongSize("stored file is damaged", f"{self._location.path} became shorter")
             self._sha.update(block)
             self._position += len(block)
             most -= len(block)
@@ -159,7 +175,7 @@ class Digesting:
 
     def require(self, sha256: bytes) -> None:
         if self._sha.digest() != sha256:
-            raise Damaged("stored file is damaged", f"{self._location.path} has other content than came")
+            raise WrongContent("stored file is damaged", f"{self._location.path} has other content than came")
 
     def close(self) -> None:
         if self._fd >= 0:

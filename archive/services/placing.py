@@ -1,7 +1,7 @@
 """Files that take the place of others: noted before they have names, so that a crash leaves no orphan.
 
 Rules that hold here: a note names every file of which one will be left; it is durable before the new file has its
-name and goes after the other file; what a dead process has noted is settled by whoever finds it: the file that the
+name and goes after the other file; what a dead process has noted is settled by whoever finds it: a file that a
 row points to stays, the others go.
 """
 
@@ -62,7 +62,7 @@ def _settle(said: dict[str, object], volume: Volume, index: Index) -> int:
     kept = index.upkeep.settled(str(said["uid"]))
     paths = said["paths"]
     assert isinstance(paths, list)
-    gone = [path for path in paths if kept != (volume.name, path) and (volume.root / path).exists()]
+    gone = [path for path in paths if (volume.name, path) not in kept and (volume.root / path).exists()]
     for path in gone:
         volume.remove(path)
     return len(gone)

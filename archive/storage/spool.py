@@ -60,6 +60,17 @@ def sweep(root: Path, settle: Callable[[Path], object] = lambda folder: None) ->
     return removed
 
 
+def leftovers(root: Path) -> list[Path]:
+    """The files that dead processes left below `root`."""
+    folders = [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)] if root.is_dir() else []
+    found: list[Path] = []
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            if not folder.name.startswith(".") and _abandoned(Path(folder.path)):
+                found += [Path(folder.path, name) for name in os.listdir(folder.path) if name != LOCK]
+    return found
+
+
 def _abandoned(folder: Path) -> bool:
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
