@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from archive.app.life import lifecycle_of
+from archive.app.orders import find_steps
 from archive.app.store import Archive
 from archive.config import Config, Listener
 from archive.dimse import contexts
@@ -42,7 +43,7 @@ from archive.services.callers import Callers
 
 log = logging.getLogger(__name__)
 
-SERVED = frozenset({"echo", "store", "find", "move", "get"})  # services, as dimse/contexts.py names them
+SERVED = frozenset({"echo", "store", "find", "move", "get", "worklist"})  # services, as dimse/contexts.py names them
 MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
@@ -122,7 +123,10 @@ class Acceptor:
             StoreObject(archive.store),
             {
                 Field.C_ECHO_RQ: {"echo": Echo()},
-                Field.C_FIND_RQ: {"find": FindMatches(archive.find, config.ae.title)},
+                Field.C_FIND_RQ: {
+                    "find": FindMatches(archive.find, config.ae.title),
+                    "worklist": find_steps(archive.index, config),
+                },
                 Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec)},
                 Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
             },

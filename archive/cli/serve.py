@@ -68,7 +68,12 @@ class Settings:
 def as_started(new: Config, first: Config) -> Config:
     """The new configuration with the sockets, files and database of the one the daemon was started with."""
     storage = replace(new.storage, path=first.storage.path, journal=first.storage.journal)
-    return replace(new, listeners=first.listeners, processes=first.processes, index=first.index, storage=storage)
+    hl7 = first.hl7
+    if first.hl7 and new.hl7:
+        hl7 = replace(new.hl7, host=first.hl7.host, port=first.hl7.port, tls_port=first.hl7.tls_port)
+    return replace(
+        new, listeners=first.listeners, processes=first.processes, index=first.index, storage=storage, hl7=hl7
+    )
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -76,7 +81,7 @@ def serve(options: argparse.Namespace) -> int:
     config = settings.config
     log.configure(config.log.level)
     _say_warnings(config)
-    sockets = app.open_sockets(config)
+    sockets, hl7_sockets = app.open_sockets(config), app.open_hl7_sockets(config)
     if run_alone(lambda: app.recover(config)) != 0:
         LOG.error("the store could not be opened, see above")
         return 1
@@ -84,8 +89,9 @@ def serve(options: argparse.Namespace) -> int:
     children = [
         (f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)
     ]
-    children.append(("background", lambda ready: app.Background(settings.config).run(ready, settings.again)))
+    children.append(("background", _background(settings, hl7_sockets)))
     _say_listening(config, sockets)
+    _say_messages(hl7_sockets)
     status = Supervisor(children, settings.reload).run()
     LOG.info("stopped")
     return status
@@ -93,6 +99,10 @@ def serve(options: argparse.Namespace) -> int:
 
 def _acceptor(settings: Settings, sockets: list[socket.socket], census: Census, number: int) -> app.Main:
     return lambda ready: app.Acceptor(settings.config, sockets, census, number).run(ready, settings.again)
+
+
+def _background(settings: Settings, sockets: list[socket.socket | None]) -> app.Main:
+    return lambda ready: app.Background(settings.config, sockets).run(ready, settings.again)
 
 
 def _say_warnings(config: Config) -> None:
@@ -106,3 +116,10 @@ def _say_listening(config: Config, sockets: list[socket.socket]) -> None:
         how = f"TLS, profile {listener.tls.profile}" if listener.tls else "plain"
         LOG.info("%s listens on %s:%d (%s)", config.ae.title, host, port, how)
     LOG.info("files in %s", config.storage.path)
+
+
+def _say_messages(sockets: list[socket.socket | None]) -> None:
+    for sock, how in zip(sockets, ("plain", "TLS"), strict=False):
+        if sock is not None:
+            host, port = sock.getsockname()[:2]
+            LOG.info("HL7 messages are taken on %s:%d (%s)", host, port, how)

@@ -15,7 +15,7 @@ from .sections import Config
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys whose new values take effect only after a restart."""
-    return [*_listeners(old, new), *_changed(Config, old, new, "")]
+    return [*_listeners(old, new), *_messages(old, new), *_changed(Config, old, new, "")]
 
 
 def _listeners(old: Config, new: Config) -> Iterator[str]:
@@ -23,6 +23,12 @@ def _listeners(old: Config, new: Config) -> Iterator[str]:
     after = [(listener.host, listener.port, bool(listener.tls)) for listener in new.listeners]
     if before != after:
         yield "listeners"
+
+
+def _messages(old: Config, new: Config) -> Iterator[str]:
+    before, after = ((each.hl7.host, each.hl7.port, each.hl7.tls_port) if each.hl7 else None for each in (old, new))
+    if before != after:
+        yield "hl7"
 
 
 def _changed(section: type, old: Any, new: Any, key: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ VERBS = {
     "echo": "C-ECHO",
     "store": "C-STORE",
     "find": "C-FIND on patients, studies, series and instances",
-    "worklist": "C-FIND on the modality worklist (accepted here, not served yet)",
+    "worklist": "C-FIND on the modality worklist",
     "get": "C-GET",
     "move": "C-MOVE",
     "commit": "storage commitment",

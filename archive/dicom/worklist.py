@@ -99,9 +99,9 @@ STEP: Mapping[int, Attribute] = _table(_STEP)
 ABOVE: Mapping[int, Attribute] = _table(_ABOVE)
 BY_KEYWORD: Mapping[str, Attribute] = {row.keyword: row for row in (*ABOVE.values(), *STEP.values())}
 
-_STEP_SEQUENCE_TAG = tag_for_keyword(STEP_SEQUENCE) or 0
+STEP_SEQUENCE_TAG = tag_for_keyword(STEP_SEQUENCE) or 0
 _SEQUENCE = Attribute(
-    STEP_SEQUENCE, _STEP_SEQUENCE_TAG, "SQ", Level.STUDY, Key.REQUIRED, "", items=tuple(STEP.values())
+    STEP_SEQUENCE, STEP_SEQUENCE_TAG, "SQ", Level.STUDY, Key.REQUIRED, "", items=tuple(STEP.values())
 )
 _NO_KEYS = frozenset({SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET})
 KEYS = 1_000  # elements of one identifier
@@ -140,7 +140,7 @@ def read_worklist_query(identifier: Mapping[int, tuple[str, Any]], *, fuzzy: boo
         if not tag & 0xFFFF or tag in _NO_KEYS:
             continue
         vr, value = identifier[tag]
-        if tag == _STEP_SEQUENCE_TAG:
+        if tag == STEP_SEQUENCE_TAG:
             tests, items = reader.item(_SEQUENCE, value)
             step += tests
             returns.append(Return(tag, "SQ", _SEQUENCE, items=items))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from archive.dicom.encode import prepare
 from archive.dicom.identifier import Identifier, decode_identifier
 from archive.dicom.matching import Query, Root, read_query
+from archive.dicom.worklist import WorklistQuery
 from archive.dimse import statuses
 from archive.dimse.access import QUERY_RETRIEVE
 from archive.dimse.association import Association, Message
@@ -115,7 +116,9 @@ class FindMatches:
         )
 
 
-def answer(association: Association, message: Message, query: Query, identifiers: Iterator[bytes]) -> tuple[int, bool]:
+def answer(
+    association: Association, message: Message, query: Query | WorklistQuery, identifiers: Iterator[bytes]
+) -> tuple[int, bool]:
     """Send a pending response for each identifier; how many went out, and whether C-CANCEL stopped them."""
     pending = statuses.PENDING_UNSUPPORTED_KEYS if query.unsupported else statuses.PENDING
     command = encode_response(message.command, pending, has_data=True)

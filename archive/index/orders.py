@@ -276,9 +276,15 @@ class Orders:
 
         return self._database.read(work)
 
-    def save(self, change: OrderChange, now: float) -> bool:
+    def save(self, change: OrderChange, now: float, tasks: Sequence[NewTask] = ()) -> bool:
         """An order that came by no message, from an imported worklist for example; False when it had to be there."""
-        return self._database.transact(lambda session: _change_order(session, change, now))
+
+        def work(session: Session) -> bool:
+            for task in tasks:
+                insert_task(session, task, now)
+            return _change_order(session, change, now)
+
+        return self._database.transact(work)
 
     def set_state(self, study_uid: str, state: StepState, now: float, *, step_id: str = "") -> bool:
         """Set the state of an order and its steps, or of one step; False when there is none."""

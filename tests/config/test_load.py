@@ -104,7 +104,7 @@ def test_a_configuration_cannot_be_changed(configured: Configured) -> None:
         configured("").ae.title = "OTHER"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("text", ["hl7: off\nweb:\ncoerce: {}\nstorage: {compress: []}\n", "prefetch: ~\n"])
+@pytest.mark.parametrize("text", ["web:\ncoerce: {}\nstorage: {compress: []}\n", "prefetch: ~\n"])
 def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -> None:
     assert configured(text).prefetch is None
 
@@ -171,7 +171,10 @@ def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -
         ("scrub: {every: 5m}", "off, or a time from 1h to 3650d would do"),
         ("scrub: {window: at night}", "always, or a span of the day"),
         ("routes: [{to: A}]", "1: routes.0: name is missing; add name"),
-        ("hl7: {port: 2575}", "hl7: not available in this version"),
+        ("hl7: on", "{port: 2575} would do"),
+        ("hl7: {port: 2575, allow: [ris]}", "an address or a network such as 10.1.3.0/24 would do"),
+        ("hl7: {mapping: {PatientNam: PID-5}}", "no attribute of the worklist"),
+        ("hl7: {mapping: {PatientName: PID}}", "PID-3.1, ZDS-1(2).4 or XCN:OBR-16 would do"),
         ("index: {url: var/index.db}", "not the address of a database"),
         ("index: {url: 'sqlite:///'}", "not the address of a database"),
         ("log: {level: loud}", "one of debug, info, warning, error would do"),

@@ -12,6 +12,7 @@ import yaml
 from archive.config import Config, Listener, Peer, load
 from archive.config.document import Node, parse
 from archive.config.kinds import Later, Reading
+from archive.config.hl7 import Hl7, PeerWorklist
 from archive.config.reference import default_text, sections, tables
 from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, options
@@ -22,7 +23,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +86,19 @@ def test_the_remarks_show_every_option_of_a_route() -> None:
             assert str(shown[name]).replace("False", "off") == metadata["default"], name
     for name, metadata in options(Retry):
         assert str(shown["retry"][name]) == metadata["default"], name
+
+
+def test_the_remarks_show_every_option_of_hl7() -> None:
+    shown = remarks("# hl7:\n", "# ")["hl7"]
+    assert set(shown) == {name for name, _ in options(Hl7)}
+    for name, metadata in options(Hl7):
+        if isinstance(metadata["default"], str):
+            assert str(shown[name]).replace("False", "off") == metadata["default"], name
+
+
+def test_the_remarks_show_every_option_of_a_peers_worklist() -> None:
+    shown = remarks("# peers:", "# ")["peers"]["EVERYTHING"]["worklist"]
+    assert set(shown) == {name for name, _ in options(PeerWorklist)}
 
 
 def test_the_remarks_show_every_quirk() -> None:

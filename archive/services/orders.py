@@ -1,0 +1,54 @@
+"""Orders: what messages and imported worklists ask for, made durable with what it causes.
+
+Rules that hold here: a message and its effect are one transaction; the same message again has no second effect; an
+event tells the rest of the archive of each order that was saved, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archive.index import Index
+from archive.index.orders import Applied, NewMessage, OrderChange, PatientChange
+from archive.services.causes import ORDER, Causes, Event
+
+
+class Orders:
+    """Takes orders into one index; thread-safe."""
+
+    def __init__(self, index: Index, causes: Causes | None = None) -> None:
+        self._index = index
+        self._causes = causes or Causes()
+
+    def take(
+        self, message: NewMessage, orders: Sequence[OrderChange] = (), patients: Sequence[PatientChange] = ()
+    ) -> Applied:
+        """Carry a message out; durable when it returns. Raises IndexUnavailable."""
+        tasks = [task for change in orders if change.saves for task in self._caused(change, message.received)]
+        return self._index.orders.apply(message, orders, patients, tasks)
+
+    def refuse(self, message: NewMessage) -> None:
+        """Keep a message that was not carried out. Raises IndexUnavailable."""
+        self._index.orders.keep(message)
+
+    def save(self, change: OrderChange, now: float) -> None:
+        """An order that came by no message."""
+        self._index.orders.save(change, now, self._caused(change, now))
+
+    def _caused(self, change: OrderChange, when: float) -> Sequence[Any]:
+        if not self._causes.has(ORDER):
+            return ()
+        values = {**change.defaults, **change.attributes}
+        for step in change.steps:
+            values |= {**step.defaults, **step.attributes}
+        return self._causes.tasks(Event(ORDER, _facts(values), when, study_uid=_text(values, "StudyInstanceUID")))
+
+
+def _facts(values: Mapping[str, Any]) -> Any:
+    return lambda keyword: _text(values, keyword)
+
+
+def _text(values: Mapping[str, Any], keyword: str) -> str:
+    value = values.get(keyword)
+    return value if isinstance(value, str) else ""
