@@ -5,14 +5,16 @@ Rules that hold here: values only; `items` reads and writes them, `negotiation` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 PROTOCOL_VERSION = 1  # bit 0; the other bits are not tested (PS3.8 table 9-11)
 MOST_CONTEXTS = 128  # odd numbers of one byte (PS3.8 table 9-13)
 AE_LENGTH = 16
+ANSWERS = 16  # to one proposal, by the terms of its callers: peers with other permissions, or a new configuration
 
 # PS3.8 table 9-18: the result of a presentation context.
 ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_UNKNOWN, TRANSFER_UNKNOWN = range(5)
@@ -73,6 +75,27 @@ class UserInformation:
     identity_response: bytes | None = None
 
 
+class Memory:
+    """What was worked out for a proposal; requests that say the same again share it, whoever makes them."""
+
+    def __init__(self, contexts: tuple[Proposed, ...]) -> None:
+        self.abstract_syntaxes = _abstract_syntaxes(contexts)
+        self._answers: dict[Hashable, Any] = {}
+
+    def recall(self, terms: Hashable) -> Any:
+        """The answer on these terms, None if there was none yet."""
+        return self._answers.get(terms)
+
+    def keep(self, terms: Hashable, answer: object) -> None:
+        if len(self._answers) >= ANSWERS:
+            self._answers = {}
+        self._answers[terms] = answer
+
+
+def _abstract_syntaxes(contexts: tuple[Proposed, ...]) -> frozenset[str]:
+    return frozenset(context.abstract_syntax for context in contexts)
+
+
 @dataclass(frozen=True)
 class AssociateRequest:
     """An A-ASSOCIATE-RQ."""
@@ -84,10 +107,13 @@ class AssociateRequest:
     version: int = PROTOCOL_VERSION
     application_context: str = APPLICATION_CONTEXT_NAME
     fixed: bytes = field(default=b"", repr=False)  # what the acceptance repeats: titles and reserved bytes
+    memory: Memory | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def abstract_syntaxes(self) -> frozenset[str]:
-        return frozenset(context.abstract_syntax for context in self.contexts)
+        if self.memory is None:
+            return _abstract_syntaxes(self.contexts)
+        return self.memory.abstract_syntaxes
 
     @property
     def max_pdu(self) -> int:

@@ -20,6 +20,7 @@ from archive.dimse.associate import (
     PROTOCOL_VERSION,
     AssociateAccept,
     AssociateRequest,
+    Memory,
     Proposed,
     UserIdentity,
     UserInformation,
@@ -42,16 +43,29 @@ _ITEM = struct.Struct(">BxH")
 _SHORT = struct.Struct(">H")
 _LONG = struct.Struct(">I")
 _WINDOW = struct.Struct(">HH")
+_SEEN, _LARGEST_SEEN = 64, 32 * 1024  # requests, and bytes of one: 128 contexts with three syntaxes are 14 kB
 _MEMORABLE = 512  # bytes of a context worth remembering; longer ones would let a stranger fill our memory
 
 
 def read_request(body: bytes) -> AssociateRequest:
     """An A-ASSOCIATE-RQ from what follows its PDU header."""
     version, called, calling = _fixed(body)
+    items = body[FIXED.size :]
+    read = _seen.get(items) or _read_items(items)
+    name, contexts, user, memory = read
+    return AssociateRequest(calling, called, contexts, user, version, name, body[4 : FIXED.size], memory)
+
+
+_Read = tuple[str, tuple[Proposed, ...], UserInformation, Memory | None]
+# A modality proposes the same every time. What names a user is never kept.
+_seen: dict[bytes, _Read] = {}
+
+
+def _read_items(items: bytes) -> _Read:
     contexts: list[Proposed] = []
     name: str | None = None
     user: UserInformation | None = None
-    for kind, content in _items(body, FIXED.size, len(body)):
+    for kind, content in _items(items, 0, len(items)):
         if kind == CONTEXT_RQ:
             contexts.append(_memorized(content) if len(content) <= _MEMORABLE else _proposed(content))
         elif kind == APPLICATION_CONTEXT:
@@ -65,7 +79,13 @@ def read_request(body: bytes) -> AssociateRequest:
     if name is None or user is None:
         raise ProtocolError("no application context" if name is None else "no user information")
     _check_ids(contexts)
-    return AssociateRequest(calling, called, tuple(contexts), user, version, name, body[4 : FIXED.size])
+    proposed = tuple(contexts)
+    if user.identity is not None or len(items) > _LARGEST_SEEN:
+        return name, proposed, user, None
+    if len(_seen) >= _SEEN:
+        _seen.clear()
+    _seen[items] = read = name, proposed, user, Memory(proposed)
+    return read
 
 
 def read_accept(body: bytes) -> AssociateAccept:
@@ -145,7 +165,6 @@ def _proposed(content: bytes) -> Proposed:
     return Proposed(content[0], abstract, tuple(syntaxes))
 
 
-# A modality proposes the same contexts every time.
 _memorized = lru_cache(maxsize=4096)(_proposed)
 
 
@@ -243,6 +262,12 @@ def write_accept(fixed: bytes, results: Sequence[tuple[int, int, str]], user: Us
     contexts = (_context_item(CONTEXT_AC, number, result, _syntax(syntax)) for number, result, syntax in results)
     start = _SHORT.pack(PROTOCOL_VERSION) + b"\0\0" + fixed
     return _pdu(ASSOCIATE_AC, start, APPLICATION_CONTEXT_NAME, b"".join(contexts), user)
+
+
+def repeat_accept(pdu: bytes, fixed: bytes) -> bytes:
+    """The same acceptance in answer to a request with other titles."""
+    start = PDU_HEADER.size + 4  # protocol version, reserved
+    return b"".join((pdu[:start], fixed, pdu[start + len(fixed) :]))
 
 
 def _pdu(kind: int, fixed: bytes, name: str, contexts: bytes, user: UserInformation) -> bytes:

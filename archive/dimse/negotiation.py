@@ -8,7 +8,7 @@ Rules that hold here: values in, values out, no sockets, no clock, no configurat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ from archive.dimse.associate import (
     UserInformation,
     is_title,
 )
-from archive.dimse.items import write_accept
+from archive.dimse.items import repeat_accept, write_accept
 from archive.dimse.reasons import (
     NO_REASON,
     UNKNOWN_CALLED,
@@ -84,6 +84,7 @@ def prefer_lossless(proposed: Sequence[str], supported: frozenset[str]) -> str |
     )
 
 
+@lru_cache(maxsize=256)
 def preferring(*wanted: str) -> Choice:
     """Our own order first, then the requestor's."""
 
@@ -146,6 +147,7 @@ class Accepted:
     window: int = WINDOW  # 1: one operation at a time; 0: the proposal is not even answered
     extended: Mapping[str, bytes] = field(default_factory=dict)  # replaces the offers' own answers
     identity_response: bytes = b""
+    terms: Hashable = None  # equal ones stand for equal `permits`; without them every request is answered anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,25 @@ def refusal(request: AssociateRequest) -> Rejected | None:
 
 
 def answer(request: AssociateRequest, accepted: Accepted, max_pdu: int) -> Answer:
-    """The acceptance of `request` on the policy's terms; contexts are answered one by one."""
+    """The acceptance of `request` on the policy's terms; contexts are answered one by one, or as they were before."""
+    memory, terms = request.memory, _terms(request, accepted, max_pdu)
+    if memory is None or terms is None:
+        return _answer(request, accepted, max_pdu)
+    known: Answer | None = memory.recall(terms)
+    if known is None:
+        known = _answer(request, accepted, max_pdu)
+        memory.keep(terms, known)
+    return Answer(repeat_accept(known.pdu, request.fixed), known.contexts.copy(), known.window)
+
+
+def _terms(request: AssociateRequest, accepted: Accepted, max_pdu: int) -> Hashable:
+    """What an answer depends on besides the proposal; None if it is more than can be compared."""
+    if accepted.terms is None or accepted.extended or request.extended or accepted.identity_response:
+        return None
+    return accepted.terms, accepted.table, accepted.choice, accepted.window, max_pdu
+
+
+def _answer(request: AssociateRequest, accepted: Accepted, max_pdu: int) -> Answer:
     results: list[tuple[int, int, str]] = []
     contexts: dict[int, Context] = {}
     for proposed in request.contexts:

@@ -73,6 +73,7 @@ class AccessPolicy:
             known=peer is not None,
             grant=grant,
             window=0 if peer is not None and "no_async" in peer.quirks else WINDOW,
+            terms=(peer.aet if peer is not None else None, grant.allow),
         )
 
 

@@ -337,3 +337,49 @@ def test_user_information_is_in_ascending_order() -> None:
         kinds.append(kind)
         position += 4 + length
     assert kinds == sorted(kinds)
+
+
+# -- what is remembered -------------------------------------------------------------------------------
+
+
+def of_caller(title: str) -> AssociateRequest:
+    """The same proposal from another caller."""
+    proposed = (Proposed(1, CT, (EXPLICIT, IMPLICIT)), Proposed(3, MR, (IMPLICIT,)))
+    return read_request(write_request(AssociateRequest(title, "ARCHIVE", proposed, UserInformation(16384)))[6:])
+
+
+def test_the_same_proposal_is_answered_by_the_permissions_of_each_caller() -> None:
+    offers = table(CT, MR)
+    everything = Accepted(offers, terms="everything", permits=lambda name, as_scp: True)
+    only_ct = Accepted(offers, terms="only CT", permits=lambda name, as_scp: name == CT)
+    for _ in range(2):
+        assert sorted(answered(of_caller("ONE"), everything)[0].contexts) == [1, 3]
+        assert sorted(answered(of_caller("TWO"), only_ct)[0].contexts) == [1]
+
+
+def test_an_answer_that_is_given_again_repeats_the_titles_of_its_own_request() -> None:
+    accepted = Accepted(table(CT, MR), terms="everything")
+    first, again = (answer(of_caller(title), accepted, 0).pdu for title in ("FIRST", "AGAIN"))
+    assert b"AGAIN" in again and again == first.replace(b"FIRST", b"AGAIN")
+
+
+def test_another_table_choice_window_or_maximum_makes_another_answer() -> None:
+    asked, offers = of_caller("ONE"), table(CT, MR)
+    first = answer(asked, Accepted(offers, terms="all"), 0)
+    assert answer(asked, Accepted(table(CT), terms="all"), 0).contexts.keys() == {1}
+    assert answer(asked, Accepted(offers, choice=preferring(IMPLICIT), terms="all"), 0).contexts[1].transfer_syntax == (
+        IMPLICIT
+    )
+    assert answer(asked, Accepted(offers, terms="all"), 65536).pdu != first.pdu
+    assert answer(asked, Accepted(offers, terms="all"), 0) == first
+
+
+def test_what_an_association_does_to_its_contexts_changes_no_other() -> None:
+    accepted = Accepted(table(CT, MR), terms="everything")
+    answer(of_caller("ONE"), accepted, 0).contexts.clear()
+    assert sorted(answer(of_caller("ONE"), accepted, 0).contexts) == [1, 3]
+
+
+def test_a_request_that_names_its_user_is_not_remembered() -> None:
+    user = UserInformation(0, identity=UserIdentity(2, b"user", b"secret"))
+    assert request(user=user).memory is None and request().memory is not None
