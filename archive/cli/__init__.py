@@ -16,12 +16,27 @@ from collections.abc import Sequence
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from archive import __version__
-from archive.cli import check, importing, index, local, orders, peers, queue, remote, routes, serve, status, studies
+from archive.cli import (
+    check,
+    fsck,
+    importing,
+    index,
+    local,
+    orders,
+    peers,
+    queue,
+    remote,
+    routes,
+    sending,
+    serve,
+    status,
+    studies,
+)
 from archive.config import Complaints
 from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-COMMANDS = (serve, check, status, peers, remote, importing, local, studies, index, orders, queue, routes)
+COMMANDS = (serve, check, status, peers, remote, importing, local, studies, index, orders, queue, routes, sending, fsck)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archive.cli.common import Commands, command, configuration, show, show_json, warn
-from archive.cli.local import when
+from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.config import Config, Peer, add_peer
 from archive.errors import ConfigurationError
 from archive.index import open_index

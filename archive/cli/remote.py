@@ -1,9 +1,9 @@
-"""`archive echo`, `find`, `retrieve`, `send`: ask another AE, or the archive's own index."""
+"""`archive echo`, `find`, `retrieve`: ask another AE, or the archive's own index."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -15,14 +15,13 @@ from archive.config import Config
 from archive.dicom.attributes import Level
 from archive.dicom.extra import ExtraKeys
 from archive.dicom.identifier import Identifier, decode_identifier
-from archive.dicom.matching import read_query, read_retrieval
+from archive.dicom.matching import read_query
 from archive.dicom.query import Root
 from archive.dicom.uids import EXPLICIT_LITTLE
-from archive.dimse import scu, statuses
+from archive.dimse import scu
 from archive.dimse.destinations import Destination
 from archive.dimse.question import question_in
 from archive.dimse.store import StoreObject
-from archive.dimse.tally import Result, Sent
 from archive.errors import InvalidQuery
 from archive.index import open_index
 from archive.services.caller import Caller
@@ -44,15 +43,12 @@ def add(commands: Commands) -> None:
     _where(made, "peer", nargs="?")
     made = command(commands, "find", find, "C-FIND at a peer, or a search of the archive's own index")
     made.add_argument("--peer", metavar="AET", help="whom to ask; without it the own index is searched")
-    _what(made)
+    what(made)
     made.add_argument("--limit", type=int, default=0, help="stop after so many answers")
     made = command(commands, "retrieve", retrieve, "have a peer send objects here, by C-MOVE or C-GET")
     made.add_argument("--from", dest="peer", metavar="AET", required=True, help="the peer")
     made.add_argument("--get", action="store_true", help="by C-GET; else by C-MOVE to the running daemon")
-    _what(made)
-    made = command(commands, "send", send, "send stored objects to a peer by C-STORE")
-    made.add_argument("--to", dest="peer", metavar="AET", required=True, help="the peer")
-    _what(made)
+    what(made)
 
 
 def _where(made: argparse.ArgumentParser, name: str, **more: Any) -> None:
@@ -61,7 +57,8 @@ def _where(made: argparse.ArgumentParser, name: str, **more: Any) -> None:
     made.add_argument("--port", type=int, default=104, help="and its port (104)")
 
 
-def _what(made: argparse.ArgumentParser) -> None:
+def what(made: argparse.ArgumentParser) -> None:
+    """The options that name objects."""
     made.add_argument("--root", choices=ROOTS, default="study", help="information model (study)")
     made.add_argument("--level", choices=LEVELS, default="study", help="query/retrieve level (study)")
     made.add_argument(
@@ -130,7 +127,7 @@ def _search(
     options: argparse.Namespace, config: Config, level: Level, wanted: Mapping[str, str]
 ) -> Iterator[Mapping[str, Any]]:
     extra = ExtraKeys.of(config.index.extra_keys)
-    query = read_query(_identifier(level, wanted), ROOTS[options.root], relational=True, extra=extra)
+    query = read_query(identifier(level, wanted), ROOTS[options.root], relational=True, extra=extra)
     names = scu.keywords(each.tag for each in query.returns)
     index = open_index(config.index.url, extra=extra)
     with closing(Find(index).search(query, US)) as rows:
@@ -140,12 +137,12 @@ def _search(
                 return
 
 
-def _identifier(level: Level, wanted: Mapping[str, str]) -> Identifier:
+def identifier(level: Level, wanted: Mapping[str, str]) -> Identifier:
     """The keys as a peer would send them, so that both searches understand them alike."""
     return decode_identifier(question_in(EXPLICIT_LITTLE, level, wanted), EXPLICIT_LITTLE)
 
 
-# -- retrieve and send --------------------------------------------------------------------------------
+# -- retrieve -----------------------------------------------------------------------------------------
 
 
 def retrieve(options: argparse.Namespace) -> int:
@@ -186,32 +183,3 @@ class _bar:  # noqa: N801 - used like a function
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def send(options: argparse.Namespace) -> int:
-    config = configuration(options)
-    query = read_retrieval(_identifier(LEVELS[options.level], keys(options)), ROOTS[options.root], relational=True)
-    with Archive(config) as archive:
-        selection = archive.retrieve.select(query, US)
-        if not selection.total:
-            warn("nothing in the archive matches")
-            return 1
-        sent = scu.send(destination(options, config), selection.instances, archive.retrieve.open, archive.codec)
-        return _report(options, list(tqdm(sent, total=selection.total, unit="object", disable=None)))
-
-
-def _report(options: argparse.Namespace, results: Iterable[Sent]) -> int:
-    rows = list(results)
-    failed = [each for each in rows if each.result is Result.FAILED]
-    reasons = [{"sop_instance_uid": each.sop_instance_uid, "reason": _reason(each)} for each in failed]
-    if options.json:
-        show_json({"sent": len(rows) - len(failed), "failed": reasons})
-    else:
-        for each in reasons:
-            warn(f"{each['sop_instance_uid']}: {each['reason']}")
-        print(f"{len(rows) - len(failed)} sent, {len(failed)} failed")
-    return 1 if failed else 0
-
-
-def _reason(sent: Sent) -> str:
-    return sent.reason or statuses.meaning(sent.status or 0)

@@ -10,8 +10,10 @@ from typing import Any
 
 from archive import __version__
 from archive.cli.common import Commands, command, configuration, show_json
+from archive.cli.queue import destinations
 from archive.config import Config, Listener
 from archive.index import open_index
+from archive.log import escape
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -23,13 +25,14 @@ def add(commands: Commands) -> None:
 def status(options: argparse.Namespace) -> int:
     """Exit status 1 when a listener does not answer."""
     config = configuration(options)
-    answering = {f"{listener.host}:{listener.port}": _answers(listener) for listener in config.listeners}
+    answering = {f"{listener.host}:{listener.port}": answers(listener) for listener in config.listeners}
     said = {
         "version": __version__,
         "ae": config.ae.title,
         "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
         "index": dataclasses.asdict(open_index(config.index.url).statistics()),
         "storage": _storage(config),
+        "destinations": destinations(open_index(config.index.url)),
     }
     if options.json:
         show_json(said)
@@ -38,7 +41,8 @@ def status(options: argparse.Namespace) -> int:
     return 0 if all(answering.values()) else 1
 
 
-def _answers(listener: Listener) -> bool:
+def answers(listener: Listener) -> bool:
+    """Whether somebody listens there."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.host, listener.host)
     try:
         socket.create_connection((host, listener.port), timeout=2).close()
@@ -65,6 +69,9 @@ def _print(said: dict[str, Any]) -> None:
     free = said["storage"]["free"]
     room = "not there yet" if free is None else f"{readable(free)} free"
     print(f"  {readable(counts['size'])} in {said['storage']['path']}, {room}")
+    for row in said["destinations"]:
+        said_of = "{destination}: {waiting} waiting, {sending} sending, {failed} failed".format(**row)
+        print(f"  {said_of}{'; ' if row['why'] else ''}{escape(row['why'])}")
 
 
 def readable(size: float) -> str:
