@@ -17,7 +17,7 @@ from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.header import Header, read_header
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import header_facts
-from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, TooLarge
+from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, OutOfResources, TooLarge
 from archive.index import Added, Index, Location, NewInstance, NewTask, Outcome
 from archive.services.causes import IMAGE, Causes, Event
 from archive.services.commit import Arrival, Committer
@@ -157,7 +157,7 @@ class Reception:
             raise NotUnderstood("data set is empty")
         if self._part is None:
             return self._gate(self._buffer)
-        with mmap.mmap(self._part.fd, 0, access=mmap.ACCESS_READ) as mapped:
+        with _mapped(self._part.fd) as mapped:
             with memoryview(mapped)[len(self._prefix) :] as data:
                 return self._gate(data)
 
@@ -250,3 +250,11 @@ class Reception:
         else:
             volume.remove(new.location.path)
         raise Conflict(reason)
+
+
+def _mapped(fd: int) -> mmap.mmap:
+    """The file as memory; a process whose address space is limited may have no room for a large one now."""
+    try:
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise OutOfResources("out of memory", error.strerror or "") from error
