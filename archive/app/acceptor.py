@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from archive.app.commitment import commitment_verbs
 from archive.app.life import lifecycle_of
 from archive.app.orders import find_steps
 from archive.app.store import Archive
@@ -43,7 +44,7 @@ from archive.services.callers import Callers
 
 log = logging.getLogger(__name__)
 
-SERVED = frozenset({"echo", "store", "find", "move", "get", "worklist"})  # services, as dimse/contexts.py names them
+SERVED = frozenset({"echo", "store", "find", "move", "get", "worklist", "commit"})  # services, as dimse/contexts.py names them
 MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
@@ -129,6 +130,7 @@ class Acceptor:
                 },
                 Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec)},
                 Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
+                **commitment_verbs(archive, config),
             },
         )
         lifecycle = lifecycle_of(archive.index, config)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from archive.app.acceptor import HANDLED, Reload
+from archive.app.commitment import commitments
 from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
 from archive.app.keeping import compressors
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors)
+PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors, commitments)
 
 
 class Background:

@@ -35,6 +35,10 @@ LEASE = 30.0  # seconds; what dies with its process is gone on with after so lon
 BEAT = 10.0
 
 
+Heartbeat = Callable[[int, str, float], object]
+"""Called with a task, its owner and for how many seconds the lease goes on."""
+
+
 class Way(Enum):
     """On which association a peer takes its reports."""
 
@@ -52,7 +56,7 @@ class Keeping:
     """How the task of a transaction is kept while its association is served: by whom, and by which clock."""
 
     owner: str
-    heartbeat: Callable[[int, str, float], object]  # task, owner, seconds
+    heartbeat: Heartbeat
     clock: Callable[[], float]
 
 
