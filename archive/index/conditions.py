@@ -188,20 +188,20 @@ def _patient_name(dialect: Dialect, columns: Sequence[str], test: NameIs) -> Sql
 
 def _words(dialect: Dialect, prefix: str, attribute: Attribute, test: NameHas) -> Sql:
     if attribute.tag == PATIENT_NAME:
-        return _patient_words(prefix, sorted(test.tokens, key=len, reverse=True))
+        return _patient_words(dialect, prefix, sorted(test.tokens, key=len, reverse=True))
     column = prefix + (folded_column(attribute) or attribute.column)
     words = f"'\\' || replace(replace({column}, '^', '\\'), ' ', '\\')"
     return all_of([(f"{dialect.find}({words}, ?) > 0", ["\\" + token]) for token in test.tokens])
 
 
-def _patient_words(prefix: str, tokens: Sequence[str]) -> Sql:
+def _patient_words(dialect: Dialect, prefix: str, tokens: Sequence[str]) -> Sql:
     """The longest token leads, as it fits the fewest; whether a patient has the others is looked up one by one."""
-    leads, *others = (starts_with("word", token) for token in tokens)
-    parts = [(f"{prefix}id IN (SELECT patient FROM patient_word WHERE {leads[0]})", leads[1])]
-    for sql, values in others:
-        test = f"(SELECT 1 FROM patient_word WHERE patient = {prefix}id AND {sql} LIMIT 1)"
+    parts = [starts_with("w.word", tokens[0])]
+    for sql, values in (starts_with("other.word", token) for token in tokens[1:]):
+        test = f"(SELECT 1 FROM patient_word other WHERE other.patient = w.patient AND {sql} LIMIT 1)"
         parts.append((f"COALESCE({test}, 0) = 1", values))
-    return all_of(parts)
+    sql, values = all_of(parts)
+    return dialect.found.format(column=f"{prefix}id", select=f"SELECT w.patient FROM patient_word w WHERE {sql}"), values
 
 
 def _within(dialect: Dialect, column: str, test: Within) -> Sql:

@@ -103,6 +103,7 @@ class Dialect:
     types: dict[str, str]
     like: str  # "{column} … ?", for patterns made by ``pattern``
     among: str  # for lists made by ``listed``
+    found: str  # "{column} … {select}": one of the rows that a query finds, all of which are looked for first
     leading_join: str  # a join whose left side is walked first
     find: str  # function(text, part): position of the part, 0 if none
     aggregate: str  # function(text, delimiter)
@@ -139,6 +140,7 @@ SQLITE = Dialect(
     },
     like="{column} GLOB ?",
     among="{column} IN (SELECT value FROM json_each(?))",
+    found="{column} IN ({select})",
     leading_join="CROSS JOIN",
     find="instr",
     aggregate="group_concat",
@@ -161,6 +163,7 @@ POSTGRESQL = Dialect(
     },
     like="{column} LIKE ? ESCAPE '\\'",
     among="{column} = ANY(?)",
+    found="{column} = ANY(ARRAY({select}))",
     leading_join="JOIN",
     find="strpos",
     aggregate="string_agg",

@@ -158,6 +158,8 @@ class PostgresqlDatabase:
             connection.execute("SET synchronous_commit = on")
             connection.execute(f"SET statement_timeout = {int(self._timeout * 1000)}")
             connection.execute("SET jit = off")  # compiling costs more than any of these statements
+            # Answers are wanted at once, not all as soon as possible: no sorting or hashing of everything before.
+            connection.execute("SET cursor_tuple_fraction = 0.01")
             return PostgresqlSession(connection)
 
     def _check_server(self, session: Session) -> None:
