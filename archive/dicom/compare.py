@@ -51,9 +51,8 @@ def require_same(first: Buffer, first_syntax: str, second: Buffer, second_syntax
 
 def _elements(half: bytes) -> list[bytes]:
     """What does not describe the coding; group lengths (retired) say nothing."""
-    return [
-        half[span.start : span.end] for span in spans(half, EXPLICIT_LE) if span.tag not in _CODING and span.tag & 0xFFFF
-    ]
+    found = (span for span in spans(half, EXPLICIT_LE) if span.tag not in _CODING and span.tag & 0xFFFF)
+    return [half[span.start : span.end] for span in found]
 
 
 def _require_alike(before: Description, after: Description) -> None:

@@ -6,6 +6,7 @@ touched; the study's size follows in the same transaction; what was received sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from archive.index.database import Database, Row, Session
 from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
 from archive.index.values import Location, NewInstance, NewTask, StoredInstance
+from archive.index.versions import Version, superseded_before
 
 _FROM = "FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
 _UNCHANGED = "id = ? AND volume = ? AND path = ? AND sha256 = ?"
@@ -182,12 +184,19 @@ class Upkeep:
         rows = self._read(f"SELECT {STORED_COLUMNS} {_FROM} WHERE {where} ORDER BY i.id LIMIT ?", *values, limit)
         return [stored_instance(row) for row in rows]
 
+    def versions(self, after: int, limit: int) -> list[Version]:
+        """Earlier versions of instances, after an id."""
+        return superseded_before(self._database, math.inf, limit=limit, after=after)
+
+    def quarantines(self, path: str) -> bool:
+        """Whether the quarantine lists a file."""
+        return bool(self._read("SELECT 1 FROM quarantine WHERE path = ?", path))
+
     def files(self) -> Iterator[tuple[str, str]]:
         """Volume and path of every file that a row points to."""
         for sql in REFERENCES:
             with closing(self._database.stream(sql)) as rows:
-                for volume, path in rows:
-                    yield volume, path
+                yield from ((volume, path) for volume, path in rows)
 
     def refers(self, volume: str, path: str) -> bool:
         """Whether a row points to a file. Walks tables: for the few that nothing else is known of."""

@@ -21,7 +21,7 @@ from archive.dicom.expression import Expression
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import holds
 from archive.dicom.uids import RLE, Pixels, transfer_syntax
-from archive.errors import IndexUnavailable, NotTranscodable
+from archive.errors import NotTranscodable
 from archive.index import Index, Location, NewTask, StoredInstance
 from archive.index.upkeep import Form, Received
 from archive.services.causes import Cause, Event

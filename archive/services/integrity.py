@@ -8,7 +8,6 @@ out of descriptors, damages nothing.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import logging
@@ -16,7 +15,8 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 
-from archive.errors import Damaged, Missing, OutOfResources, StorageFailed, WrongContent, WrongSize
+from archive.dicom.part10 import read_file_meta
+from archive.errors import Damaged, Missing, NotUnderstood, OutOfResources, StorageFailed, WrongContent, WrongSize
 from archive.index import Index, Location, NewInstance, StoredInstance
 from archive.services.causes import DAMAGE, Causes, Event
 from archive.storage.local import SENTINEL, Volume, sync_folder
@@ -24,6 +24,7 @@ from archive.storage.local import SENTINEL, Volume, sync_folder
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
+HEAD = 1 << 16  # bytes in which the meta information ends
 LOST = "lost+found"  # folder of files that no row points to and nobody has thrown away
 # What the disk says when it cannot give back what it was given; everything else may be otherwise a moment later.
 BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG}
@@ -82,6 +83,7 @@ class Integrity:
             while reading.step(CHUNK):
                 pace(CHUNK)
             reading.require(instance.sha256)
+            reading.require_meta(instance)
         if instance.damage and self._index.upkeep.clear(instance):
             log.warning("instance %s is whole again", instance.sop_instance_uid)
 
@@ -176,6 +178,16 @@ class Digesting:
     def require(self, sha256: bytes) -> None:
         if self._sha.digest() != sha256:
             raise WrongContent("stored file is damaged", f"{self._location.path} has other content than came")
+
+    def require_meta(self, instance: StoredInstance) -> None:
+        """What stands before the data set must still name it: so it is decoded, and taken in when the index is lost."""
+        try:
+            meta = read_file_meta(os.pread(self._fd, HEAD, 0))
+        except NotUnderstood as error:
+            raise WrongContent("stored file is damaged", f"{self._location.path}: {error}") from error
+        said = meta.offset, meta.transfer_syntax, meta.sop_instance_uid
+        if said != (self._location.offset, instance.transfer_syntax, instance.sop_instance_uid):
+            raise WrongContent("stored file is damaged", f"{self._location.path} names another object")
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -27,7 +27,7 @@ class Note:
         """Durable when this returns. Raises StorageFailed."""
         self._volume = volume
         self._path = volume.spool.new_path(NOTE)
-        self._said = {"uid": sop_instance_uid, "paths": list(paths)}
+        self._said: dict[str, object] = {"uid": sop_instance_uid, "paths": list(paths)}
         try:
             with open(self._path, "x", encoding="ascii") as file:
                 json.dump(self._said, file)

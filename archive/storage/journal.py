@@ -228,6 +228,20 @@ def slots(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("[0-9][0-9][0-9].journal"))
 
 
+def in_use(folder: Path) -> int:
+    """How many journals are held by a process that is alive."""
+    return sum(_is_held(folder / f"{slot:03d}.journal") for slot in slots(folder))
+
+
+def _is_held(path: Path) -> bool:
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 def _preallocate(fd: int, size: int) -> None:
     # Written, not only reserved: overwriting blocks that exist needs no metadata in the sync, which halves its time.
     os.lseek(fd, 0, os.SEEK_SET)

@@ -119,9 +119,9 @@ class Codec:
             raise
 
     def compress(self, path: Path, target: str, prefix: bytes, result: Path) -> Compressed:
-        """Write ``prefix`` and the data set of ``path`` in the syntax ``target`` into the file ``result``; raises as above.
+        """Write ``prefix`` and the data set of ``path`` in the syntax ``target`` into the file ``result``.
 
-        NotTranscodable too when the pixels or anything else would not be the same.
+        Raises as ``transcode`` does, and NotTranscodable when the pixels or anything else would not be the same.
         """
         request = {"path": str(path), "accepted": [target], "prefix": prefix.hex(), "result": str(result)}
         reply = self._asked(request)
