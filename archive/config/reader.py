@@ -44,6 +44,7 @@ def _complete(peer: Peer, config: Config, addresses: Mapping[str, Sequence[str]]
         tls=peer.tls and _complete_tls(peer.tls, tls),
         local_aet=peer.local_aet or config.ae.title,
         default_charset=peer.default_charset or "",
+        default_issuer=peer.default_issuer or "",
         visible_if=peer.visible_if or "",
         max_pdu=config.limits.max_pdu if peer.max_pdu is None else peer.max_pdu,
         max_results=config.query.max_results if peer.max_results is None else peer.max_results,

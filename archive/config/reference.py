@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from . import keeping, routing, words
+from . import keeping, receiving, routing, words
 from .kinds import Either, Kind, Later, ListOf
-from .schema import Named, Section, options
+from .schema import Named, Section, key_of, options
 from .sections import Config
 
 WORDS: dict[str, Mapping[str, str]] = {
@@ -24,6 +24,10 @@ WORDS: dict[str, Mapping[str, str]] = {
     "peers.NAME.accept_syntaxes": words.ACCEPT_SYNTAXES,
     "storage.on_duplicate": words.ON_DUPLICATE,
     "storage.on_conflict": words.ON_CONFLICT,
+    "storage.on_name_mismatch": words.ON_NAME_MISMATCH,
+    "storage.on_missing_patient_id": words.ON_MISSING_PATIENT_ID,
+    "coerce[].on": receiving.COERCE_ON,
+    "provenance.record": receiving.PROVENANCE_ON,
     "storage.compress[].to": keeping.MEANINGS,
     "routes[].trigger": routing.TRIGGERS,
     "routes[].priority": routing.PRIORITIES,
@@ -79,7 +83,7 @@ def _row(name: str, metadata: Mapping[str, Any]) -> str:
     default = "required" if metadata["required"] and name != "aet" else f"`{default_text(metadata)}`".replace("``", "")
     meaning = metadata["meaning"] + (" (restart)" if metadata["restart"] else "")
     expects = "" if isinstance(metadata["kind"], Later) else metadata["kind"].expects
-    return f"| `{name}` | {default} | {expects} | {meaning} |"
+    return f"| `{key_of(name)}` | {default} | {expects} | {meaning} |"
 
 
 def _words(name: str, table: Mapping[str, str]) -> str:

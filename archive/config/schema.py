@@ -43,6 +43,11 @@ def options(section: type) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield each.name, each.metadata
 
 
+def key_of(name: str) -> str:
+    """How the file calls an option: a name that is a word of Python has an underscore behind it."""
+    return name.removesuffix("_")
+
+
 def default_value(metadata: Mapping[str, Any], reading: Reading) -> Any:
     """The default as the kind reads it."""
     default = metadata["default"]
@@ -70,13 +75,13 @@ class Section:
         values: dict[str, Any] = {}
         complete = True
         for name, metadata in options(self.of):
-            child = given.get(name)
+            child = given.get(key_of(name))
             if child is not None and child.content is not None:
                 default = None if metadata["required"] else default_value(metadata, reading)
                 values[name] = reading.read(metadata["kind"], child, default)
             elif metadata["required"]:
-                remedy = f"{name}: {metadata['kind'].expects}"
-                reading.complaints.append(node.complaint(f"{name} is missing", f"add {remedy}"))
+                remedy = f"{key_of(name)}: {metadata['kind'].expects}"
+                reading.complaints.append(node.complaint(f"{key_of(name)} is missing", f"add {remedy}"))
             else:
                 values[name] = default_value(metadata, reading)
             complete = complete and not (metadata["required"] and values.get(name) is None)
@@ -84,7 +89,7 @@ class Section:
 
     def show(self, value: Any) -> object:
         return {
-            name: metadata["kind"].show(getattr(value, name))
+            key_of(name): metadata["kind"].show(getattr(value, name))
             for name, metadata in options(self.of)
             if getattr(value, name) not in (None, "")
         }
@@ -140,7 +145,7 @@ def _mapping(node: Node) -> dict[str, Node]:
 
 
 def _complain_about_unknown(section: type, given: Mapping[str, Node], reading: Reading) -> None:
-    known = [name for name, _ in options(section)]
+    known = [key_of(name) for name, _ in options(section)]
     for name, child in given.items():
         if name not in known:
             near = difflib.get_close_matches(name.lower().replace("-", "_"), known, 1, 0.6)

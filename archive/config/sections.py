@@ -18,6 +18,7 @@ from .complaints import Complaint, Where
 from .hl7 import Hl7, PeerWorklist, Worklist
 from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
+from .receiving import ISSUER, Coerce, Provenance
 from .routing import QueueSettings, Route
 from .schema import Named, Part, Section, option
 from .studies import Commitment, Studies
@@ -199,6 +200,9 @@ class Peer:
         "stores with: first-proposed, prefer-lossless, or a list by preference",
     )
     default_charset: str = option(values.CHARSET, None, "the character set of its data sets that name none", unset="")
+    default_issuer: str = option(
+        ISSUER, None, "the issuer of the Patient IDs in its data sets that name none", unset=""
+    )
     store_associations: int = option(number(1, 16), "1", "how many associations are used to send to it at a time")
     async_window: int = option(
         number(0, 65535), "1", "operations proposed to it at a time (0 = no limit); 1 proposes nothing"
@@ -241,7 +245,7 @@ class Storage:
         JOURNAL, "64MB", "write-ahead journal that makes small objects durable in one sync; off = none", restart=True
     )
     on_duplicate: str = option(
-        one_of(words.ON_DUPLICATE, words.ON_DUPLICATE_LATER),
+        one_of(words.ON_DUPLICATE),
         "keep",
         "what happens to a SOP Instance UID that is there already",
     )
@@ -249,6 +253,14 @@ class Storage:
         one_of(words.ON_CONFLICT),
         "quarantine",
         "what happens to an object that contradicts the index, such as a study of another patient",
+    )
+    on_name_mismatch: str = option(
+        one_of(words.ON_NAME_MISMATCH),
+        "conflict",
+        "what happens to an object whose patient has another name under the same Patient ID and issuer",
+    )
+    on_missing_patient_id: str = option(
+        one_of(words.ON_MISSING_PATIENT_ID), "create", "what happens to an object without a Patient ID"
     )
     lenient_uids: bool = option(SWITCH, "off", "UIDs with leading zeros are accepted")
     accept_unknown_sop_classes: bool = option(
@@ -300,7 +312,8 @@ class Config:
     studies: Studies = option(Section(Studies), {}, "when a study is ready")
     commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
     log: Log = option(Section(Log), {}, "what is logged")
-    coerce: None = option(Later(), None, "rules that change what comes in (not available yet)")
+    coerce: tuple[Coerce, ...] = option(ListOf(Section(Coerce)), [], "rules that change objects on their way in or out")
+    provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")
     routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
     queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
     prefetch: None = option(Later(), None, "what is fetched ahead (not available yet)")

@@ -41,11 +41,24 @@ ACCEPT_SYNTAXES = {
     "first-proposed": "the first transfer syntax of the caller's list that the archive knows",
     "prefer-lossless": "a lossless one if the caller proposes any, else the first",
 }
-ON_DUPLICATE = {"keep": "the first stays; the same content again is success, other content goes to quarantine"}
-ON_DUPLICATE_LATER = ("replace", "same_source", "version")
+ON_DUPLICATE = {
+    "keep": "the first stays; the same content again is success, other content is a conflict",
+    "replace": "the newer takes the place of the older, whose file is deleted",
+    "same_source": "as replace when the same AE sent both, else as keep",
+    "version": "the newer is what is found and retrieved; the older is kept beside it",
+}
 ON_CONFLICT = {
     "quarantine": "refused, and kept aside for a person to decide",
     "reject": "refused, and not kept",
     "accept": "stored as it is",
+}
+ON_NAME_MISMATCH = {
+    "conflict": "the object is a conflict; names that differ in case, accents, spacing or order are the same",
+    "accept": "names are not compared",
+}
+ON_MISSING_PATIENT_ID = {
+    "create": "each study without a Patient ID is one of a patient of its own",
+    "reject": "refused, and not kept",
+    "quarantine": "refused, and kept aside for a person to decide",
 }
 LEVELS = {"debug": "everything", "info": "one line an event", "warning": "what needs a look", "error": "what failed"}

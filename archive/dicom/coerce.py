@@ -93,12 +93,13 @@ def _changed_deflated(
     """Inflated only as far as the changes reach; the rest streams behind."""
     reach = max(step if isinstance(step, int) else step.group << 16 | 0xFFFF for step in root.edits)
     pieces = inflate(data)
-    beginning, rest = _beginning(pieces, encoding, max(reach, ORIGINAL_ATTRIBUTES))
+    before, rest = beginning(pieces, encoding, max(reach, ORIGINAL_ATTRIBUTES))
     try:
-        made = Editor(beginning, False, original).run(root, encoding, charset)
-    except NeedsUnicode:
-        beginning, rest = _beginning(itertools.chain((beginning, rest), pieces), encoding, 0xFFFFFFFF)
-        made = Editor(beginning, False, original, unicode=True).run(root, encoding, charset)
+        try:
+            made = Editor(memoryview(before), False, original).run(root, encoding, charset)
+        except NeedsUnicode:
+            before, rest = beginning(itertools.chain((before, rest), pieces), encoding, 0xFFFFFFFF)
+            made = Editor(memoryview(before), False, original, unicode=True).run(root, encoding, charset)
     except struct.error as error:
         raise NotUnderstood(CUT_SHORT) from error
     if made is None:
@@ -106,7 +107,7 @@ def _changed_deflated(
     return deflated(itertools.chain(_steps([*made, rest]), pieces))
 
 
-def _beginning(pieces: Iterator[bytes], encoding: Encoding, reach: int) -> tuple[bytes, bytes]:
+def beginning(pieces: Iterator[bytes], encoding: Encoding, reach: int) -> tuple[bytes, bytes]:
     """The bytes before the first element behind ``reach``, and what was inflated with them."""
     buffer, enough = bytearray(), STEP
     for piece in pieces:

@@ -227,7 +227,7 @@ class Editor(Layout):
         encoding = level.encoding if place is None else self.inner(place, level.encoding)
         found = [] if place is None else self.items(place, level.encoding)
         made = [self._item(at, encoding, of.get(number), of.get(ALL), read, depth) for number, at in enumerate(found)]
-        fresh = [of[number] for number in (0, NEW) if number in of and (number == NEW or not found)]
+        fresh = [of[number] for number in sorted(of, reverse=True) if number <= NEW or (number == 0 and not found)]
         new = [self._new_item(node, encoding, read, depth) for node in fresh]
         new = [item for item in new if item]
         if not new and not any(made):

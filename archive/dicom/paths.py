@@ -2,7 +2,7 @@
 
 Rules that hold here: a path is a tuple that begins and ends with a tag, with one item between two tags; a tag of a
 private block is known by its creator, because the block differs from object to object; an item is counted from 0,
-ALL means every item that is there, NEW one more behind the last.
+ALL means every item that is there, NEW one more behind the last, NEW - 1 another one behind that.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def path_text(path: Path) -> str:
     out = ""
     for number, step in enumerate(path):
         if number % 2:
-            out += "[*]" if step == ALL else "[+]" if step == NEW else f"[{step}]"
+            out += "[*]" if step == ALL else "[+]" if isinstance(step, int) and step <= NEW else f"[{step}]"
         else:
             out += ("." if number else "") + step_text(step)
     return out

@@ -104,7 +104,7 @@ def test_a_configuration_cannot_be_changed(configured: Configured) -> None:
         configured("").ae.title = "OTHER"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("text", ["web:\ncoerce: {}\nstorage: {compress: []}\n", "prefetch: ~\n"])
+@pytest.mark.parametrize("text", ["web:\ncoerce: []\nstorage: {compress: []}\n", "prefetch: ~\n"])
 def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -> None:
     assert configured(text).prefetch is None
 
@@ -158,8 +158,8 @@ def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -
         ("peers: {CT1: {host: 10.0.0.1, relational: perhaps}}", "neither on nor off"),
         ("peers: {CT1: {host: 10.0.0.1, visible_if: 'Modality !'}}", "peers.CT1.visible_if = Modality !: column "),
         (
-            "storage: {on_duplicate: replace}",
-            "storage.on_duplicate = replace: not available in this version; keep would do",
+            "storage: {on_duplicate: overwrite}",
+            "storage.on_duplicate = overwrite: not a known word; one of keep, replace, same_source, version would do",
         ),
         ("storage: {on_conflict: ignore}", "one of quarantine, reject, accept would do"),
         ("storage: {path: ''}", "an empty path"),

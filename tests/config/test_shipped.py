@@ -11,11 +11,12 @@ import yaml
 
 from archive.config import Config, Listener, Peer, load
 from archive.config.document import Node, parse
-from archive.config.kinds import Later, Reading
 from archive.config.hl7 import Hl7, PeerWorklist
+from archive.config.kinds import Later, Reading
+from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
 from archive.config.routing import Retry, Route
-from archive.config.schema import default_value, options
+from archive.config.schema import default_value, key_of, options
 from archive.config.sections import TLS, PeerTLS
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +87,11 @@ def test_the_remarks_show_every_option_of_a_route() -> None:
             assert str(shown[name]).replace("False", "off") == metadata["default"], name
     for name, metadata in options(Retry):
         assert str(shown["retry"][name]) == metadata["default"], name
+
+
+def test_the_remarks_show_every_option_of_a_rule_of_coercion() -> None:
+    (shown,) = remarks("# coerce:\n", "# ")["coerce"]
+    assert {str(name).replace("True", "on") for name in shown} == {key_of(name) for name, _ in options(Coerce)}
 
 
 def test_the_remarks_show_every_option_of_hl7() -> None:
