@@ -11,12 +11,14 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from archive.dicom.attributes import Level
 from archive.errors import Damaged
 from archive.index import overlay, rows
 from archive.index.database import Database, Row, Session
+
+T = TypeVar("T")
 
 CHUNK = 100  # entries of the ledger in one transaction, when an index was rebuilt
 _ATTEMPTS = 5  # when a row that was about to be changed is taken away by somebody who receives
@@ -283,3 +285,41 @@ def _from_entry(entry: Mapping[str, Any]) -> Operation:
     return Operation(
         entry["number"], entry["id"], entry["actor"], entry["reason"], entry["when"], _draft(entry["kind"], entry)
     )
+
+
+class CorrectionJournal:
+    """The journal of one index; ``changed`` is told when rows may have moved."""
+
+    def __init__(self, database: Database, changed: Callable[[], None]) -> None:
+        self._database = database
+        self._changed = changed
+
+    def perform(
+        self, ledger: Ledger, by: By, decide: Decide, now: float, *, dry_run: bool = False
+    ) -> Operation | None:
+        """See the function of this name."""
+        try:
+            return perform(self._database, ledger, by, decide, now, dry_run=dry_run)
+        finally:
+            self._changed()
+
+    def replay(self, ledger: Ledger) -> int:
+        """Bring index and ledger to agree; return how many operations that took."""
+        check(self._database, ledger)
+        try:
+            return replay(self._database, ledger)
+        finally:
+            self._changed()
+
+    def entries(self, *, limit: int = 100, before: int | None = None, about: str = "") -> list[Operation]:
+        """The last operations, newest first; ``about`` is a UID, or a Patient ID with or without its issuer."""
+        return self.ask(lambda session: entries(session, limit=limit, before=before, about=about))
+
+    def operation(self, name: str | int) -> Operation | None:
+        """An operation by its number or its name."""
+        return self.ask(
+            lambda session: by_number(session, name) if isinstance(name, int) else by_name(session, name)
+        )
+
+    def ask(self, question: Callable[[Session], T]) -> T:
+        return self._database.read(question)

@@ -17,6 +17,7 @@ from archive.dicom.extra import NO_EXTRA, ExtraKeys
 from archive.dicom.query import Query
 from archive.errors import ConfigurationError
 from archive.index import callers, extra_fill, meta, quarantine, removal, search, studies, tasks
+from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
@@ -131,6 +132,11 @@ class Index:
     def upkeep(self) -> Upkeep:
         """What compression and repair ask for."""
         return Upkeep(self.database)
+
+    @property
+    def corrections(self) -> CorrectionJournal:
+        """Operations that correct what was received."""
+        return CorrectionJournal(self.database, self._instances.forget)
 
     def remove(self, ids: Collection[int]) -> Removed:
         """Delete instances, and what is left empty above them; the files are the caller's to delete, afterwards."""
