@@ -19,6 +19,7 @@ from archive.dimse.association import Association
 from archive.dimse.connection import TIMEOUTS, Timeouts
 from archive.dimse.incoming import Handler, Incoming, Policy, Serving
 from archive.dimse.limits import Limits
+from archive.dimse.threads import Threads
 from archive.dimse.tls import ServerTLS
 
 __all__ = ["Handler", "Listener", "Policy", "bind"]
@@ -63,6 +64,7 @@ class Listener:
         self._timeouts = timeouts
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._accepting: threading.Thread | None = None
+        self._threads = Threads()
         self._lock = threading.Lock()
         self._live: dict[int, Incoming] = {}
         self._none_left = threading.Condition(self._lock)
@@ -121,7 +123,7 @@ class Listener:
         with self._lock:
             self._live[live.number] = live
         try:
-            threading.Thread(target=live.run, name=f"{address}#{live.number}", daemon=True).start()
+            self._threads.run(live.run, live.name)
         except RuntimeError as error:  # no more threads
             live.forget()
             self._pause(error)
@@ -160,6 +162,7 @@ class Listener:
         for descriptor in (self._wake_reader, self._wake_writer):
             os.close(descriptor)
         self._sock.close()
+        self._threads.close()
         with self._lock:
             live = list(self._live.values())
         for each in live:
