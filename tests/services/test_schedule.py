@@ -1,0 +1,43 @@
+"""Windows of the day and pauses between tries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from archive.services.schedule import JITTER, Schedule, pause
+
+NIGHT = (range(7), 22 * 60, 6 * 60)
+WEEKEND = ((5, 6), 0, 24 * 60)
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("spans", "now", "opens"),
+    [
+        ((), "2026-01-05T12:00", None),
+        ((NIGHT,), "2026-01-05T22:00", None),
+        ((NIGHT,), "2026-01-06T05:59", None),
+        ((NIGHT,), "2026-01-06T06:00", "2026-01-06T22:00"),
+        ((NIGHT,), "2026-01-06T21:59", "2026-01-06T22:00"),
+        ((WEEKEND,), "2026-01-05T12:00", "2026-01-10T00:00"),  # a Monday
+        ((WEEKEND,), "2026-01-11T23:59", None),
+        ((WEEKEND, NIGHT), "2026-01-05T12:00", "2026-01-05T22:00"),
+        ((((4,), 22 * 60, 6 * 60),), "2026-01-10T05:00", None),  # Friday's night ends on Saturday
+        ((((4,), 22 * 60, 6 * 60),), "2026-01-11T05:00", "2026-01-16T22:00"),
+    ],
+)
+def test_a_window_is_open_or_says_when_it_opens(spans: tuple[tuple[range, int, int], ...], now: str, opens: str) -> None:
+    assert Schedule(spans).opens(at(now)) == (at(opens) if opens else None)
+
+
+def test_pauses_come_one_after_the_other_with_a_little_chance_and_end() -> None:
+    for tries, middle in ((1, 10.0), (2, 20.0)):
+        found = pause((10.0, 20.0), tries)
+        assert found is not None and middle * (1 - JITTER) <= found <= middle * (1 + JITTER)
+    assert pause((10.0, 20.0), 3) is None
+    assert pause((), 1) is None
