@@ -118,7 +118,7 @@ def index_of(config: Config) -> Index:
 
 def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
     volume = Volume(config.storage.path, reserve=config.storage.reserve, clock=clock)
-    volume.open(expected=index.statistics().instances > 0)
+    volume.open(expected=not index.is_empty())
     return volume
 
 

@@ -162,6 +162,10 @@ class Index:
         """How many ``instances`` would give."""
         return search.count(self.database, query, visible=_expression(visible))
 
+    def is_empty(self) -> bool:
+        """Whether nothing is stored; costs the same however much is."""
+        return self.database.read(lambda session: session.row("SELECT 1 FROM instance LIMIT 1")) is None
+
     def statistics(self) -> Statistics:
         return studies.statistics(self.database)
 
