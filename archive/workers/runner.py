@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from archive.errors import ArchiveError
+
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0
@@ -51,6 +53,9 @@ class Runner:
             try:
                 wait = self._step()
                 pause = FIRST_PAUSE
-            except Exception:
-                log.exception("worker %s failed, next try in %.0f s", self._thread.name, pause)
+            except Exception as error:
+                known = isinstance(error, ArchiveError)  # a database that is away is no fault of ours
+                log.error(
+                    "worker %s failed, next try in %.0f s: %s", self._thread.name, pause, error, exc_info=not known
+                )
                 wait, pause = pause, min(2 * pause, LONGEST_PAUSE)
