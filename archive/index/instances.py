@@ -27,6 +27,7 @@ from archive.index.values import Added, Location, NewInstance, NewTask, Outcome,
 OTHER_SERIES = "SOP Instance UID is in another series"
 
 WATCH = "study"  # kind of the task that follows a study
+ATTEMPTS = 4  # of a batch whose rows are taken away by deletions and corrections at the same moment
 REMEMBERED = 20_000  # series of which the rows above are remembered, about 30 MB
 
 _OWN = (
@@ -135,19 +136,24 @@ class Instances:
         """What became of each, in order; raises IndexUnavailable when nothing was added."""
 
         def work(session: Session) -> tuple[list[Added], dict[str, Parents]]:
-            adding = _Batch(session, remembered, check_names, self._extra)
+            adding = _Batch(session, remembered, check_names, self._extra, takes_turns)
             return adding.run(batch, journal), adding.learned
 
-        remembered = self._remembered
-        try:
-            added, learned = self._database.transact(work, durable=durable, repeatable=True)
-        except self._constraints():
-            # What was remembered is no longer there: ask the database itself.
-            remembered = {}
-            self.forget()
-            added, learned = self._database.transact(work, durable=durable, repeatable=True)
-        self._learn(learned)
-        return added
+        remembered, takes_turns, faults = self._remembered, False, 0
+        while True:
+            try:
+                added, learned = self._database.transact(work, durable=durable, repeatable=True)
+            except late.MustTakeTurns:
+                takes_turns = True
+            except self._constraints():
+                # What was remembered, or just read, is no longer there: ask the database itself.
+                remembered, faults = {}, faults + 1
+                self.forget()
+                if faults == ATTEMPTS:
+                    raise
+            else:
+                self._learn(learned)
+                return added
 
     def _constraints(self) -> tuple[type[Exception], ...]:
         return self._database.dialect.constraint_errors
@@ -178,9 +184,15 @@ class _Batch:
     """One attempt to add a batch in one transaction."""
 
     def __init__(
-        self, session: Session, remembered: dict[str, Parents], check_names: bool, extra: Sequence[Attribute] = ()
+        self,
+        session: Session,
+        remembered: dict[str, Parents],
+        check_names: bool,
+        extra: Sequence[Attribute] = (),
+        takes_turns: bool = False,
     ) -> None:
         self.session = session
+        self.takes_turns = takes_turns
         self.extra = extra
         self.remembered = remembered
         self.check_names = check_names
@@ -191,6 +203,8 @@ class _Batch:
 
     def run(self, batch: Sequence[NewInstance], journal: tuple[int, int] | None) -> list[Added]:
         """Rows of one study after the other, so that two batches never wait for each other in a circle."""
+        if self.takes_turns:
+            late.share_corrections(self.session)
         results: list[Added | None] = [None] * len(batch)
         order = sorted(range(len(batch)), key=lambda n: (batch[n].header.study_uid, batch[n].header.series_uid))
         for number in order if len(batch) > 1 else range(len(batch)):
@@ -205,8 +219,9 @@ class _Batch:
         parents = self.learned.get(header.series_uid) or self.remembered.get(header.series_uid)
         if parents is None:
             parents = self._learn(header, new.received)
-        if parents.corrected:
-            parents = late.put_where_it_belongs(self.session, header, parents, new.received)
+        if parents.corrected and (effect := late.was_moved(self.session, header)):
+            self._take_turns()
+            parents = late.put_where_it_belongs(self.session, header, parents, effect, new.received)
         reason = "" if new.accept else parents.contradiction(header, check_names=self.check_names)
         if reason and (found := self._after_all(header, parents)):
             reason, parents = "", found
@@ -237,12 +252,17 @@ class _Batch:
         if parents is None:
             parents = make_parents(self.session, header, now)
             if parents.corrected or late.spoken_of(self.session, header, parents):
+                self._take_turns()
                 parents = late.settle_new(self.session, header, parents, now)
             return parents
         if parents.corrected:
             late.restrict(self.session, parents, header)
         self.learned[header.series_uid] = parents
         return parents
+
+    def _take_turns(self) -> None:
+        if not self.takes_turns:
+            raise late.MustTakeTurns
 
     def _after_all(self, header: Header, parents: Parents) -> Parents | None:
         """The rows above an object that seems to contradict them, when it does not: they were corrected meanwhile."""

@@ -16,7 +16,13 @@ from archive.index import overlay, rows
 from archive.index.columns import PATIENT_NAME
 from archive.index.database import Session
 from archive.index.overlay import SERIES, STUDY, Person
-from archive.index.parents import Parents, discard, find_parents, identity
+from archive.index.parents import Parents, discard, fill, find_parents, identity
+from archive.index.rows import share_corrections
+
+__all__ = (
+    "MustTakeTurns", "belongs", "put_where_it_belongs", "restrict", "settle_new", "share_corrections", "spoken_of",
+    "take_back", "was_moved",
+)  # fmt: skip
 
 _SPOKEN_OF = (
     "SELECT 1 FROM correction WHERE level = 2 AND owner = ? UNION ALL"
@@ -34,10 +40,18 @@ def spoken_of(session: Session, header: Header, parents: Parents) -> bool:
     return session.row(sql, (header.series_uid, header.study_uid, owner)) is not None
 
 
+class MustTakeTurns(Exception):
+    """What comes is for corrected rows: the transaction is to be done anew, with ``share_corrections`` before all else.
+
+    Waiting for an operation with rows locked already would be waiting in a circle.
+    """
+
+
 def settle_new(session: Session, header: Header, parents: Parents, now: float) -> Parents:
     """The rows above a new series, when all that operations say of them is done; their counts are right."""
-    rows.share_corrections(session)
     created = {table for table, _ in parents.created}
+    if "study" in created and "patient" not in created:
+        _fill_patient(session, header, parents)
     if "patient" in created and parents.patient_id:
         owner = Person(parents.patient_id, parents.issuer).owner
         overlay.forget_received(session, Level.PATIENT, owner)
@@ -56,6 +70,18 @@ def settle_new(session: Session, header: Header, parents: Parents, now: float) -
     return restrict(session, found, header)
 
 
+def _fill_patient(session: Session, header: Header, parents: Parents) -> None:
+    """Give the patient that the object names what it lacks, whoever the study is given to."""
+    own = parents.copy()
+    own.missing = {Level.PATIENT: parents.missing[Level.PATIENT] - _edited(session, Level.PATIENT, _person(parents).owner)}
+    fill(session, own, header.values)
+
+
+def _edited(session: Session, level: Level, owner: str) -> set[int]:
+    """The tags of which operations speak."""
+    return {BY_KEYWORD[keyword][0].tag for keyword in overlay.edits(overlay.effects(session, level, owner))}
+
+
 def restrict(session: Session, parents: Parents, header: Header) -> Parents:
     """Let an object fill in only what its own rows lack and no operation speaks of."""
     study = rows.by_id(session, Level.STUDY, parents.study)
@@ -70,8 +96,7 @@ def restrict(session: Session, parents: Parents, header: Header) -> Parents:
     if parents.patient_id:
         owners[Level.PATIENT] = Person(parents.patient_id, parents.issuer).owner
     for level, owner in owners.items():
-        tags = {BY_KEYWORD[keyword][0].tag for keyword in overlay.edits(overlay.effects(session, level, owner))}
-        parents.missing[level] = parents.missing.get(level, set()) - tags
+        parents.missing[level] = parents.missing.get(level, set()) - _edited(session, level, owner)
     parents.settle()
     return parents
 
@@ -87,12 +112,17 @@ def take_back(session: Session, parents: Parents) -> None:
         overlay.close_study(session, parents.study)
 
 
-def put_where_it_belongs(session: Session, header: Header, parents: Parents, now: float) -> Parents:
-    """The rows above an instance that an operation gave to another series; else those that were found."""
+def was_moved(session: Session, header: Header) -> overlay.Effect | None:
+    """What an operation says, if it gave an instance to another series."""
     effect = overlay.effects(session, Level.IMAGE, header.sop_instance_uid).get(SERIES)
-    if effect is None or not effect.value or effect.value == header.series_uid:
-        return parents
-    rows.share_corrections(session)
+    return effect if effect and effect.value and effect.value != header.series_uid else None
+
+
+def put_where_it_belongs(
+    session: Session, header: Header, parents: Parents, effect: overlay.Effect, now: float
+) -> Parents:
+    """The rows above an instance that was moved, instead of those that it names itself."""
+    assert effect.value
     above = rows.by_id(session, Level.SERIES, parents.series)
     assert above is not None
     kept = {"owner": header.series_uid, "snapshots": overlay.snapshots_of(session, Level.SERIES, above)}

@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archive.dicom.attributes import BY_KEYWORD, Attribute, Level
-from archive.index.columns import CLEANERS, PATIENT_NAME, PATIENT_NAME_COLUMNS, TABLES, folded_column, stored
+from archive.index.columns import (
+    CLEANERS,
+    PATIENT_NAME,
+    PATIENT_NAME_COLUMNS,
+    REQUEST_COLUMNS,
+    TABLES,
+    folded_column,
+    stored,
+)
 from archive.index.database import Session
 from archive.index.extra import drop as drop_extra
 from archive.index.models import Instance, Patient, Series, Study
@@ -35,7 +43,7 @@ _ABOVE = {Level.STUDY: "patient", Level.SERIES: "study", Level.IMAGE: "series"}
 
 # What two processes must not change at once is locked before it is read; in SQLite there is one writer anyway.
 _FOR_UPDATE = {"sqlite": "", "postgresql": " FOR UPDATE"}
-_LOWEST = {"sqlite": "", "postgresql": " FOR SHARE"}
+_TURNS = 0x4152_4349  # advisory lock: operations one by one, and not beside who receives for corrected rows
 
 
 def read(
@@ -60,13 +68,15 @@ def patient_of(session: Session, patient_id: str, issuer: str, *, lock: bool = F
 
 
 def share_corrections(session: Session) -> None:
-    """No operation is carried out until this transaction has ended."""
-    session.row(f"SELECT value FROM meta WHERE name = 'corrections'{_LOWEST[session.dialect.name]}")
+    """No operation is carried out until this transaction, of which this is the first statement, has ended."""
+    if session.dialect.name == "postgresql":
+        session.row(f"SELECT pg_advisory_xact_lock_shared({_TURNS})")
 
 
 def lock_corrections(session: Session) -> None:
     """Nobody else carries out an operation, or receives for something that is corrected, until the end."""
-    session.row(f"SELECT value FROM meta WHERE name = 'corrections'{_FOR_UPDATE[session.dialect.name]}")
+    if session.dialect.name == "postgresql":
+        session.row(f"SELECT pg_advisory_xact_lock({_TURNS})")
 
 
 # -- values by keyword ----------------------------------------------------------------------------
@@ -95,6 +105,8 @@ def names_of(attribute: Attribute) -> tuple[str, ...]:
     """The columns that one attribute fills."""
     if attribute.tag == PATIENT_NAME:
         return (attribute.column, *PATIENT_NAME_COLUMNS)
+    if attribute.keyword == "RequestAttributesSequence":
+        return (attribute.column, *REQUEST_COLUMNS.values())  # lifted out of it
     folded = folded_column(attribute)
     return (attribute.column, folded) if folded else (attribute.column,)
 

@@ -30,4 +30,3 @@ def statements() -> Iterator[str]:
     # The patient that the objects name, where the study was given to another; NULL: the same.
     yield "ALTER TABLE study ADD COLUMN said_patient {int}"
     yield "CREATE INDEX study_said_patient ON study (said_patient) WHERE said_patient IS NOT NULL"
-    yield "INSERT INTO meta (name, value) VALUES ('corrections', '0')"
