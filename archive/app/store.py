@@ -7,19 +7,23 @@ is opened before the process that uses it has been forked.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from types import TracebackType
 
-from archive.app import keeping, routing
+from archive.app import keeping, receiving, routing
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
+from archive.errors import ConfigurationError
 from archive.index import Index, open_index
 from archive.services import placing
 from archive.services.causes import Causes
 from archive.services.commit import Committer
 from archive.services.find import Find
 from archive.services.integrity import Integrity
+from archive.services.quarantine import Quarantine
+from archive.services.reindex import is_unfinished
 from archive.services.retrieve import Retrieve
 from archive.services.store import Rules, Store
 from archive.storage.journal import Journal, slots
@@ -50,6 +54,7 @@ class Archive:
         self._clock = clock
         volumes = {self.volume.name: self.volume}
         self.integrity = Integrity(self.index, volumes, clock, causes(config))
+        self.outgoing = receiving.outgoing(config, clock)
         self.store = self._store_for(config)
         self.find = Find(self.index)
         self.retrieve = Retrieve(self.index, volumes)
@@ -63,6 +68,8 @@ class Archive:
         """Go on with the rules of `config`; what has begun keeps the old ones."""
         self.config = config
         self.volume.reserve = config.storage.reserve
+        self.committer.check_names = checks_names(config)
+        self.outgoing = receiving.outgoing(config, self._clock)
         self.store = self._store_for(config)
 
     def _store_for(self, config: Config) -> Store:
@@ -74,6 +81,7 @@ class Archive:
             clock=self._clock,
             causes=causes(config),
             mend=self.integrity.mend,
+            changing=receiving.changing_on_receive(config, self._clock),
         )
 
     def close(self) -> None:
@@ -105,6 +113,8 @@ def rules(config: Config) -> Rules:
     return Rules(
         max_instance_size=config.limits.max_instance_size,
         on_conflict=config.storage.on_conflict,
+        on_duplicate=config.storage.on_duplicate,
+        on_missing_patient_id=config.storage.on_missing_patient_id,
         lenient_uids=config.storage.lenient_uids,
         wanted=ExtraKeys.of(config.index.extra_keys).tags,
     )
@@ -127,7 +137,13 @@ def open_journal(config: Config, volume: Volume, slot: int | None = None) -> Jou
 
 
 def open_committer(config: Config, volume: Volume, index: Index, journal: Journal) -> Committer:
-    return Committer(volume=volume, index=index, journal=journal, group_syncs=bool(config.storage.journal))
+    committer = Committer(volume=volume, index=index, journal=journal, group_syncs=bool(config.storage.journal))
+    committer.check_names = checks_names(config)
+    return committer
+
+
+def checks_names(config: Config) -> bool:
+    return config.storage.on_name_mismatch == "conflict"
 
 
 def recover(config: Config) -> None:
@@ -135,7 +151,11 @@ def recover(config: Config) -> None:
     index = index_of(config)
     if index.settle_extra(time.time()):
         log.info("index.extra_keys changed: stored objects are gone through in the background")
+    if is_unfinished(index):
+        raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
+    if index.is_empty() and any((volume.root / "objects").iterdir()):
+        log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
         try:
             journal = open_journal(config, volume, slot)
@@ -145,8 +165,22 @@ def recover(config: Config) -> None:
         committer.recover()
         committer.close()
     sweep_spool(volume, index)
+    Quarantine(volume, index).adopt()
     volume.close()
     index.close()
+
+
+def settle_journals(config: Config) -> None:
+    """Make the files whole that journals hold when the index is lost; their rows are made from the files afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = open_index(f"sqlite:///{folder}/index.db")
+        volume = open_volume(config, index, time.time)
+        for slot in slots(volume.root / "journal"):
+            committer = open_committer(config, volume, index, open_journal(config, volume, slot))
+            committer.recover()
+            committer.close()
+        volume.close()
+        index.close()
 
 
 def sweep_spool(volume: Volume, index: Index) -> None:

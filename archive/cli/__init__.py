@@ -25,6 +25,7 @@ from archive.cli import (
     orders,
     peers,
     queue,
+    reindex,
     remote,
     routes,
     sending,
@@ -36,7 +37,10 @@ from archive.config import Complaints
 from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-COMMANDS = (serve, check, status, peers, remote, importing, local, studies, index, orders, queue, routes, sending, fsck)
+COMMANDS = (
+    serve, check, status, peers, remote, importing, local, studies, index, orders, queue, routes, sending, fsck,
+    reindex,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

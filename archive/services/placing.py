@@ -40,7 +40,7 @@ class Note:
 
     def settle(self, index: Index) -> None:
         """Leave the file that the row points to. Raises IndexUnavailable, and then nothing was touched."""
-        _settle(self._said, self._volume, index)
+        _settle(self._said, self._volume, index, ours=True)
         self._path.unlink(missing_ok=True)
 
 
@@ -52,14 +52,17 @@ def settle(folder: Path, volume: Volume, index: Index) -> int:
             said = json.loads(path.read_text("ascii"))
         except (FileNotFoundError, ValueError):
             continue  # settled by another process, or killed while it was written: nothing had happened yet
-        removed += _settle(said, volume, index)
+        removed += _settle(said, volume, index, ours=False)
     if removed:
         log.warning("removed %d files that a dead process was about to exchange", removed)
     return removed
 
 
-def _settle(said: dict[str, object], volume: Volume, index: Index) -> int:
+def _settle(said: dict[str, object], volume: Volume, index: Index, *, ours: bool) -> int:
     kept = index.upkeep.settled(str(said["uid"]))
+    if not kept and not ours:
+        log.warning("instance %s is not known: its files are left alone", said["uid"])
+        return 0  # this may be another index than the one the note was written for
     paths = said["paths"]
     assert isinstance(paths, list)
     gone = [path for path in paths if (volume.name, path) not in kept and (volume.root / path).exists()]
