@@ -34,6 +34,7 @@ from archive.dimse.listener import bind
 from archive.dimse.move import MoveMatches
 from archive.dimse.negotiation import Accepted, Rejected
 from archive.dimse.policy import AccessPolicy
+from archive.dimse.relay import Relay
 from archive.dimse.server import Server, Verbs
 from archive.dimse.store import StoreObject
 from archive.dimse.tls import ServerTLS
@@ -82,7 +83,9 @@ def destinations(config: Config) -> Destinations:
 class Acceptor:
     """One acceptor process."""
 
-    def __init__(self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int) -> None:
+    def __init__(
+        self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int, relay: Relay | None = None
+    ) -> None:
         census.join(number)
         self._archive = Archive(config)
         self._callers = Callers(self._archive.index.note_caller, time.time)
@@ -90,8 +93,8 @@ class Acceptor:
         self._door = Door()
         self._tls = [server_tls(listener) for listener in config.listeners]
         self._listeners = [
-            DimseListener(sock, tls=tls, limits=self._limits)
-            for sock, tls in zip(sockets, self._tls, strict=True)
+            DimseListener(sock, tls=tls, limits=self._limits, place=relay.join(number, index) if relay else None)
+            for index, (sock, tls) in enumerate(zip(sockets, self._tls, strict=True))
         ]
         self._take(config)
 
@@ -128,8 +131,8 @@ class Acceptor:
                     "find": FindMatches(archive.find, config.ae.title),
                     "worklist": find_steps(archive.index, config),
                 },
-                Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec)},
-                Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
+                Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec, outgoing=archive.outgoing)},
+                Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec, outgoing=archive.outgoing)},
                 **commitment_verbs(archive, config),
             },
         )

@@ -53,7 +53,10 @@ class Reaches:
         routes = [route for route in self._config.routes if target in route.to]
         codec = None if any(route.transcode == "off" for route in routes) else self._archive.codec
         associations = max((route.associations or 0 for route in routes), default=0)
-        return PeerReach(destination, self._archive.retrieve.open, codec, associations=associations)
+        archive = self._archive
+        return PeerReach(
+            destination, archive.retrieve.open, codec, associations=associations, outgoing=archive.outgoing
+        )
 
     def _folder(self, root: Path) -> FolderReach:
         layouts = {route.name: route.layout or LAYOUT_OF_FOLDERS for route in self._config.routes}

@@ -133,7 +133,7 @@ def _at_once(options: argparse.Namespace, config: Config) -> int:
         if not instances:
             warn("nothing in the archive matches")
             return 1
-        sent = scu.send(called, instances, archive.retrieve.open, archive.codec)
+        sent = scu.send(called, instances, archive.retrieve.open, archive.codec, outgoing=archive.outgoing)
         return _finished(options, tqdm(sent, total=len(instances), unit="object", disable=None))
 
 

@@ -50,6 +50,15 @@ class Timeouts:
 TIMEOUTS = Timeouts()
 
 
+def _own_address(sock: socket.socket) -> str:
+    """Ours on a connection; empty for what has none."""
+    try:
+        name = sock.getsockname()
+        return str(name[0]) if isinstance(name, tuple) else ""
+    except OSError:
+        return ""
+
+
 class Connection:
     """A connected socket with one receive buffer; `buffer[start:end]` is what came and nobody took yet."""
 
@@ -66,15 +75,8 @@ class Connection:
         self._lock = threading.Lock()  # between closing and being interrupted
         self._deadline = 0.0
         self._timeout = 0.0
+        self.local_address = _own_address(sock)
         self._prepare()
-
-    @property
-    def local_address(self) -> str:
-        """Our own address on this connection; empty once it is closed."""
-        try:
-            return str(self._sock.getsockname()[0])
-        except (OSError, IndexError):
-            return ""
 
     def _prepare(self) -> None:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -21,6 +21,7 @@ from archive.dimse.tally import Result, Sent
 from archive.errors import Refused
 from archive.index import StoredInstance, Task
 from archive.services.delivery import Delivered, Fate
+from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
 
 SOP_INSTANCE_UID = 0x00080018
@@ -32,16 +33,23 @@ class PeerReach:
     """One peer; ``associations`` is how many are used at a time."""
 
     def __init__(
-        self, destination: Destination, open_file: OpenInstance, codec: Codec | None, *, associations: int = 0
+        self,
+        destination: Destination,
+        open_file: OpenInstance,
+        codec: Codec | None,
+        *,
+        associations: int = 0,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self._destination = destination
         self._open_file = open_file
         self._codec = codec
+        self._outgoing = outgoing
         self._associations = associations or destination.store_associations
 
     def open(self, wake: Callable[[], None]) -> PeerChannel:
         def sender(association: Association) -> Sender[StoredInstance]:
-            return Sender(association, self._open_file, self._codec)
+            return Sender(association, self._open_file, self._codec, outgoing=self._outgoing)
 
         destination = self._destination
         lanes = Lanes(

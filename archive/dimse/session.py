@@ -55,6 +55,10 @@ class Session:
     def default_charset(self) -> str:
         return (self.grant.peer.default_charset if self.grant.peer else "") or ""
 
+    @property
+    def default_issuer(self) -> str:
+        return (self.grant.peer.default_issuer if self.grant.peer else "") or ""
+
 
 def caller_of(grant: Grant, address: str, default_limit: int) -> Caller:
     """Who asks, as the services see it."""

@@ -54,7 +54,14 @@ class StoreObject:
         try:
             check(session, command, context)
             association = session.association
-            origin = Origin(session.grant.aet, association.called, association.address, session.default_charset)
+            origin = Origin(
+                session.grant.aet,
+                association.called,
+                association.address,
+                session.default_charset,
+                session.default_issuer,
+                association.connection.local_address,
+            )
             return self._store.receive(origin, command.sop_class, command.sop_instance, context.transfer_syntax)
         except ArchiveError as error:
             return Refusal(error)

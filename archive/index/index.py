@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 from archive.dicom.expression import Expression, parse_expression
 from archive.dicom.extra import NO_EXTRA, ExtraKeys
+from archive.dicom.header import Header
 from archive.dicom.query import Query
 from archive.errors import ConfigurationError
-from archive.index import callers, extra_fill, meta, quarantine, removal, search, studies, tasks
+from archive.index import belonging, callers, extra_fill, meta, quarantine, removal, search, studies, tasks, versions
 from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
@@ -29,6 +30,7 @@ from archive.index.upkeep import Upkeep
 from archive.index.values import (
     Added,
     CallerSeen,
+    Location,
     NewInstance,
     NewTask,
     Quarantined,
@@ -39,6 +41,7 @@ from archive.index.values import (
     StudySummary,
     Task,
 )
+from archive.index.versions import Version
 from archive.index.wakes import Wakes
 
 Visible = Expression | str | None
@@ -195,8 +198,13 @@ class Index:
         """Note an object that was refused and whose bytes were put aside; return the entry's id."""
         return quarantine.put(self.database, new, path, reason)
 
-    def quarantined(self, *, limit: int = 1000, after: int = 0) -> list[Quarantined]:
-        return quarantine.entries(self.database, limit=limit, after=after)
+    def quarantined(self, *, limit: int = 1000, after: int = 0, study_uid: str = "") -> list[Quarantined]:
+        """Entries in the order they came, a page at a time; of one study if it is named."""
+        return quarantine.entries(self.database, limit=limit, after=after, study_uid=study_uid)
+
+    def quarantine_key(self, path: str) -> int:
+        """The id of the entry of a file, 0 for none."""
+        return quarantine.key(self.database, path)
 
     def quarantine_entry(self, key: int) -> Quarantined | None:
         return quarantine.entry(self.database, key)
@@ -230,6 +238,28 @@ class Index:
     def end_extra(self) -> None:
         """All files were read."""
         extra_fill.end(self.database)
+
+    # -- versions, and where things belong ------------------------------------------------------
+
+    def versions(self, sop_instance_uid: str) -> list[Version]:
+        """The earlier versions of an instance, the oldest first."""
+        return versions.of(self.database, sop_instance_uid)
+
+    def superseded_before(self, when: float, *, limit: int = 1000, after: int = 0) -> list[Version]:
+        """Versions that were superseded before a moment, a page at a time."""
+        return versions.superseded_before(self.database, when, limit=limit, after=after)
+
+    def forget_versions(self, ids: Sequence[int]) -> list[Location]:
+        """Delete earlier versions; the files are the caller's to delete, afterwards."""
+        return versions.forget(self.database, ids)
+
+    def belonging(self, header: Header) -> dict[str, str]:
+        """Identifying values by keyword of the rows above the lowest one that an object names and the index has."""
+        return belonging.belonging(self.database, header)
+
+    def patient(self, patient_id: str, issuer: str) -> dict[str, str]:
+        """Identifying values of a patient by keyword; nothing when there is none."""
+        return belonging.patient(self.database, patient_id, issuer)
 
     # -- tasks ----------------------------------------------------------------------------------
 

@@ -24,8 +24,10 @@ def put(database: Database, new: NewInstance, path: str, reason: str) -> int:
     return int(database.transact(lambda session: session.query(query))[0][0])
 
 
-def entries(database: Database, *, limit: int, after: int) -> list[Quarantined]:
+def entries(database: Database, *, limit: int, after: int, study_uid: str = "") -> list[Quarantined]:
     query = QuarantineRow.select(*_COLUMNS).where(QuarantineRow.id > after).order_by(QuarantineRow.id).limit(limit)
+    if study_uid:
+        query = query.where(QuarantineRow.study_instance_uid == study_uid)
     return [_entry(row) for row in database.read(lambda session: session.query(query))]
 
 
@@ -33,6 +35,13 @@ def entry(database: Database, key: int) -> Quarantined | None:
     query = QuarantineRow.select(*_COLUMNS).where(QuarantineRow.id == key)
     rows = database.read(lambda session: session.query(query))
     return _entry(rows[0]) if rows else None
+
+
+def key(database: Database, path: str) -> int:
+    """The id of the entry of a file, 0 for none."""
+    query = QuarantineRow.select(QuarantineRow.id).where(QuarantineRow.path == path)
+    rows = database.read(lambda session: session.query(query))
+    return int(rows[0][0]) if rows else 0
 
 
 def remove(database: Database, key: int) -> bool:

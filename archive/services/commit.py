@@ -55,6 +55,7 @@ class Committer:
         self._index = index
         self._journal = journal
         self._group_syncs = group_syncs
+        self.check_names = False  # whether a patient of another name under the same ID is a contradiction
         self._waiting: list[Arrival] = []
         self._doubtful: list[NewInstance] = []
         self._closed = False
@@ -133,7 +134,12 @@ class Committer:
     def _add(self, placed: list[Arrival], sequence: int) -> None:
         try:
             rows = [arrival.new for arrival in placed]
-            added = self._index.add(rows, journal=(self._journal.slot, sequence), durable=not self._group_syncs)
+            added = self._index.add(
+                rows,
+                journal=(self._journal.slot, sequence),
+                durable=not self._group_syncs,
+                check_names=self.check_names,
+            )
         except IndexUnavailable as error:
             # The transaction may have taken effect: only the index can tell, once it answers again.
             self._doubtful += rows
@@ -240,8 +246,10 @@ class Committer:
         new = record.from_plain(found.meta)
         written = self._restore(new, found, is_new)
         if is_new and self._is_whole(new):
-            stored = self._index.add([new], durable=True)[0].outcome is Outcome.STORED
-            if stored:
+            added = self._index.add([new], durable=True, check_names=self.check_names)[0]
+            if added.replaced is not None:
+                self._volume.remove(added.replaced.path)
+            if added.outcome is Outcome.STORED:
                 return True
         if not self._is_row(new):
             self._volume.remove(new.location.path)

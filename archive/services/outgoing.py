@@ -59,19 +59,32 @@ Source = Callable[[Subject], Sequence[Change]]
 class Outgoing:
     """Asked by the sender for every object; thread-safe as its sources are."""
 
-    def __init__(self, sources: Sequence[Source], *, system: str, clock: Callable[[], float]) -> None:
-        """``system`` is what Original Attributes names as the one that changed something."""
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        system: str,
+        clock: Callable[[], float],
+        sent: Callable[[Subject, bool], Sequence[Change]] | None = None,
+    ) -> None:
+        """``system`` is what Original Attributes names as the one that changed something.
+
+        ``sent`` is asked last, and told whether the others change anything: what it writes is about the sending.
+        """
         self._sources = tuple(sources)
+        self._sent = sent
         self._system = system
         self._clock = clock
 
     def changes(self, instance: Sendable, receiver: Receiver, file: OpenFile) -> Sequence[Change]:
         """What is to be different from the file; nothing for most objects."""
         found: list[Change] = []
-        if self._sources:
+        if self._sources or self._sent:
             subject = Subject(instance, receiver, file)
             for source in self._sources:
                 found += source(subject)
+            if self._sent is not None:
+                found += self._sent(subject, bool(found))
         return found
 
     def changed(self, data: Buffer, transfer_syntax: str, changes: Sequence[Change]) -> Iterator[bytes]:

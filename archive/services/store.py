@@ -1,6 +1,7 @@
 """The only way in: whoever sends and however it comes, an object becomes part of the archive here.
 
-Rules that hold here: the stored data set is bit for bit what was received; success is durable (bytes,
+Rules that hold here: the stored data set is bit for bit what was received, unless a rule says otherwise, and then the
+digest of what was received is kept beside its own; success is durable (bytes,
 name and row are on stable storage, or in the synced journal, before `finish` returns); an object that is
 refused leaves nothing behind, or a quarantine entry that says so; memory does not grow with the object.
 """
@@ -10,20 +11,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import mmap
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from archive.dicom.attributes import HEADER_TAGS
+from archive.dicom.coerce import Change
 from archive.dicom.header import Header, read_header
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import header_facts
+from archive.dicom.wanted import SOP_INSTANCE_UID
 from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, OutOfResources, TooLarge
 from archive.index import Added, Index, Location, NewInstance, NewTask, Outcome
 from archive.services.causes import IMAGE, Causes, Event
+from archive.services.changing import Changing
 from archive.services.commit import Arrival, Committer
+from archive.services.quarantine import Quarantine
 from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
+
+PATIENT_ID, ISSUER = 0x00100020, 0x00100021
+NO_PATIENT_ID = "Patient ID is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,18 @@ class Origin:
     called: str = ""
     address: str = ""
     default_charset: str = ""
+    default_issuer: str = ""
+    local_address: str = ""
+    as_is: bool = False  # it was here before: rules are not applied to it again
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about an object that was put aside, and is handed in again."""
+
+    changes: Sequence[Change] = ()
+    accept: bool = False  # the newer of two contents is what is found, the older is kept beside it
+    received_sha256: bytes = b""  # of the object as it came first
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,8 @@ class Rules:
 
     max_instance_size: int
     on_conflict: str = "quarantine"
+    on_duplicate: str = "keep"
+    on_missing_patient_id: str = "create"
     lenient_uids: bool = True
     wanted: Collection[int] = ()
 
@@ -59,8 +82,9 @@ class Store:
         clock: Callable[[], float],
         causes: Causes | None = None,
         mend: Callable[[NewInstance], bool] = lambda new: False,
+        changing: Changing | None = None,
     ) -> None:
-        """``mend`` lets a copy of what is stored already stand for a damaged file, and says whether it was needed."""
+        """``changing`` is what rules make of an object before it is stored; ``mend`` lets a copy of what is stored already stand for a damaged file, and says whether it was needed."""
         self.volume = volume
         self.index = index
         self.committer = committer
@@ -68,19 +92,38 @@ class Store:
         self.clock = clock
         self.causes = causes or Causes()
         self.mend = mend
+        self.changing = changing
+        self.quarantine = Quarantine(volume, index)
 
-    def receive(self, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> Reception:
+    def receive(
+        self,
+        origin: Origin,
+        sop_class: str,
+        sop_instance: str,
+        transfer_syntax: str,
+        decision: Decision | None = None,
+    ) -> Reception:
         """Begin to receive one object. Raises OutOfResources when nothing can be stored now."""
         self.volume.check()
-        return Reception(self, origin, sop_class, sop_instance, transfer_syntax)
+        return Reception(self, origin, sop_class, sop_instance, transfer_syntax, decision)
 
 
 class Reception:
     """One object on its way in: `write` its data set piece by piece, then `finish` or `discard`."""
 
-    def __init__(self, store: Store, origin: Origin, sop_class: str, sop_instance: str, transfer_syntax: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        origin: Origin,
+        sop_class: str,
+        sop_instance: str,
+        transfer_syntax: str,
+        decision: Decision | None = None,
+    ) -> None:
         self._store = store
         self._origin = origin
+        self._decision = decision
+        self._received_sha256 = decision.received_sha256 if decision else b""
         self.study_uid = ""  # once its header was read
         self._sop_class = sop_class
         self._sop_instance = sop_instance
@@ -148,18 +191,27 @@ class Reception:
             header = self._read_header()
             self.study_uid = header.study_uid
             self._check(header)
-            return self._commit(header)
+            if self._decision is not None or (self._store.changing is not None and not self._origin.as_is):
+                header = self._changed(header)
+                self.study_uid = header.study_uid
+            return self._commit(self._identified(header))
         finally:
             self.discard()
 
     def _read_header(self) -> Header:
         if self._size == 0:
             raise NotUnderstood("data set is empty")
+        with self._data() as data:
+            return self._gate(data)
+
+    @contextmanager
+    def _data(self) -> Iterator[bytearray | memoryview]:
+        """The data set, in memory or mapped."""
         if self._part is None:
-            return self._gate(self._buffer)
-        with _mapped(self._part.fd) as mapped:
-            with memoryview(mapped)[len(self._prefix) :] as data:
-                return self._gate(data)
+            yield self._buffer
+            return
+        # Not closed but dropped: the traceback of whoever could not read it may still hold slices of it.
+        yield memoryview(_mapped(self._part.fd))[len(self._prefix) :]
 
     def _gate(self, data: bytearray | memoryview) -> Header:
         """The header; an attribute that only this site indexes never is a reason to refuse an object."""
@@ -186,6 +238,46 @@ class Reception:
         if header.sop_instance_uid != self._sop_instance:
             raise ClassMismatch("SOP Instance UID of command and data set differ")
 
+    def _changed(self, header: Header) -> Header:
+        """Let rules and decisions change the object, if they do; the header of what it is then."""
+        changing, decision = self._store.changing, self._decision
+        if changing is None:
+            changing = Changing("ARCHIVE", self._store.clock)
+        with self._data() as data:
+            more = decision.changes if decision else ()
+            changes = changing.incoming(self._origin, header, data, self._transfer_syntax, more)
+            if not changes:
+                return header
+            charset, source = self._origin.default_charset, self._origin.calling
+            self._rewrite(changing.changed(data, self._transfer_syntax, changes, source, charset), changes)
+        return self._read_header()
+
+    def _rewrite(self, pieces: Iterator[bytes], changes: Sequence[Change]) -> None:
+        """Put the changed object in the place of the received one, whose digest is kept."""
+        received, before = self._sha.digest(), self._part
+        for change in changes:
+            if change.path == (SOP_INSTANCE_UID,) and change.value:
+                self._sop_instance = change.value
+        self._sha, self._size, self._prefix = hashlib.sha256(), 0, b""
+        self._part, self._buffer = None, bytearray()
+        try:
+            for piece in pieces:
+                self.write(piece)
+        finally:
+            if before:
+                before.discard()
+        if self._error:
+            raise self._error
+        if not self._received_sha256 and self._sha.digest() != received:
+            self._received_sha256 = received
+
+    def _identified(self, header: Header) -> Header:
+        """With the issuer that the sender's Patient IDs have when they name none."""
+        issuer, values = self._origin.default_issuer, header.values
+        if not issuer or values.get(ISSUER) or not values.get(PATIENT_ID):
+            return header
+        return replace(header, values={**values, ISSUER: issuer})
+
     def _commit(self, header: Header) -> Outcome:
         store, prefix = self._store, self._file_meta()
         path = store.volume.new_path()
@@ -199,8 +291,12 @@ class Reception:
             address=self._origin.address,
             received=received,
             tasks=self._tasks(header, received),
+            policy=store.rules.on_duplicate if not (self._decision and self._decision.accept) else "version",
             accept=store.rules.on_conflict == "accept",
+            received_sha256=self._received_sha256,
         )
+        if store.rules.on_missing_patient_id != "create" and not header.values.get(PATIENT_ID):
+            self._refuse_nobody(new)
         return self._settle(new, store.committer.commit(self._arrival(new)))
 
     def _tasks(self, header: Header, received: float) -> tuple[NewTask, ...]:
@@ -235,21 +331,32 @@ class Reception:
 
     def _settle(self, new: NewInstance, added: Added) -> Outcome:
         """What became of it; an object that contradicts the index goes where `on_conflict` says."""
-        if added.outcome is Outcome.STORED:
-            return added.outcome
         volume = self._store.volume
+        if added.outcome is Outcome.STORED:
+            if added.replaced is not None and added.replaced.volume == volume.name:
+                volume.remove(added.replaced.path)
+            return added.outcome
         if added.outcome is Outcome.EQUAL:
             if not self._store.mend(new):
                 volume.remove(new.location.path)
             return added.outcome
         reason = added.reason or "same SOP Instance UID, other content"
-        if self._store.rules.on_conflict == "quarantine":
-            aside = volume.quarantine(new.location.path)
-            self._store.index.quarantine(new, aside, reason)
-            log.warning("instance %s from %s quarantined: %s", new.header.sop_instance_uid, new.source, reason)
+        if self._store.rules.on_conflict == "quarantine" and self._decision is None:
+            self._store.quarantine.put(new, reason)
         else:
             volume.remove(new.location.path)
         raise Conflict(reason)
+
+    def _refuse_nobody(self, new: NewInstance) -> None:
+        """An object without Patient ID where that is not accepted."""
+        if self._store.rules.on_missing_patient_id == "quarantine" and self._decision is None:
+            if self._part is None:
+                self._part = self._store.volume.part()
+                self._part.write([self._prefix, self._buffer])
+            self._store.volume.sync_part(self._part)
+            part, self._part = self._part, None
+            self._store.quarantine.put_part(new, part, NO_PATIENT_ID)
+        raise Conflict(NO_PATIENT_ID)
 
 
 def _mapped(fd: int) -> mmap.mmap:

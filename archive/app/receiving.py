@@ -1,0 +1,34 @@
+"""What a configuration says about changing objects, as the services take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archive import __version__
+from archive.config import Config
+from archive.dicom.provenance import System
+from archive.services.changing import Changing
+from archive.services.outgoing import Outgoing, Source
+
+
+def changing(config: Config, clock: Callable[[], float]) -> Changing:
+    said = config.provenance
+    system = System(said.creator, said.title, __version__, said.serial_number) if said.record else None
+    return Changing(config.ae.title, clock, [each.rule() for each in config.coerce], system, said.record)
+
+
+def changing_on_receive(config: Config, clock: Callable[[], float]) -> Changing | None:
+    """None when nothing can happen to what comes in: then nobody has to ask."""
+    found = changing(config, clock)
+    return found if found.on_receive else None
+
+
+def outgoing(config: Config, clock: Callable[[], float], *others: Source) -> Outgoing | None:
+    """``others`` are sources of changes besides coercion, asked before it. None when there is nothing to ask."""
+    found = changing(config, clock)
+    if not others and not found.on_send:
+        return None
+    sent = found.sent if found.system is not None else None
+    coerced = [found.coerced] if any(rule.on == "send" for rule in found.rules) else []
+    return Outgoing([*others, *coerced], system=config.ae.title, clock=clock, sent=sent)
+

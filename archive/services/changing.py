@@ -1,0 +1,123 @@
+"""What rules and provenance change in objects: those that come in, and those that go out.
+
+Rules that hold here: coercion comes first and provenance speaks of it; who has no rule for an object costs one look at
+a list; what a person decides is laid over an object by the same means as what a rule does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archive.dicom import provenance
+from archive.dicom.attributes import HEADER_TAGS
+from archive.dicom.coerce import Change, OriginalAttributes, changed, moment
+from archive.dicom.coercion import RECEIVE, SEND, CoerceRule, coercions
+from archive.dicom.elements import Buffer
+from archive.dicom.header import Header, read_header
+from archive.dicom.provenance import Deed, System
+from archive.dicom.rule import header_facts
+
+if TYPE_CHECKING:
+    from archive.services.outgoing import Subject
+    from archive.services.store import Origin
+
+ON_RECEIVE, ON_CHANGE, ON_SEND = "receive", "change", "send"
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """The rules of one configuration. ``aet`` is our own title, and what Original Attributes calls us."""
+
+    aet: str
+    clock: Callable[[], float]
+    rules: Sequence[CoerceRule] = ()
+    system: System | None = None  # what provenance writes of us; None writes nothing
+    record: Collection[str] = ()  # of ON_RECEIVE, ON_CHANGE and ON_SEND
+
+    @property
+    def on_receive(self) -> bool:
+        """Whether anything can happen to what comes in."""
+        return any(rule.on == RECEIVE for rule in self.rules) or bool({ON_RECEIVE, ON_CHANGE} & set(self.record))
+
+    @property
+    def on_send(self) -> bool:
+        return any(rule.on == SEND for rule in self.rules) or bool({ON_SEND, ON_CHANGE} & set(self.record))
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def incoming(
+        self, origin: Origin, header: Header, data: Buffer, syntax: str, more: Sequence[Change] = ()
+    ) -> list[Change]:
+        """What becomes of an object that comes in; ``more`` is what a person decided about one that was here before."""
+        if origin.as_is:
+            found = list(more)
+        else:
+            words = {
+                "CallingAETitle": origin.calling,
+                "CalledAETitle": origin.called,
+                "CallingAddress": origin.address,
+                "TransferSyntaxUID": syntax,
+            }
+            facts = header_facts(header.values, words)
+            rules = [rule for rule in self.rules if rule.concerns(RECEIVE, origin.calling, origin.called)]
+            known = words.get
+            found = coercions(rules, facts, data, syntax, origin.default_charset, lambda word: known(word, ""))
+            found += more
+        return found + self._received(origin, bool(found))
+
+    def _received(self, origin: Origin, is_changed: bool) -> list[Change]:
+        if self.system is None:
+            return []
+        found: list[Change] = []
+        now, own = self.clock(), origin.called or self.aet
+        if ON_RECEIVE in self.record and not origin.as_is:
+            found = provenance.deed(
+                self.system,
+                Deed(provenance.RECEIVED, now, "", own, origin.local_address, origin.calling, origin.address),
+            )
+        if found or (is_changed and ON_CHANGE in self.record):
+            found.append(provenance.original_sender(self.system, origin.calling))
+        if is_changed and ON_CHANGE in self.record:
+            found += provenance.deed(self.system, Deed(provenance.CHANGED, now, "", own), 1)
+        return found
+
+    def changed(
+        self, data: Buffer, syntax: str, changes: Sequence[Change], source: str, default_charset: str
+    ) -> Iterator[bytes]:
+        """The object as it is stored. Raises NotUnderstood before the first byte."""
+        original = OriginalAttributes(self.aet, moment(self.clock()), source)
+        return changed(data, syntax, changes, original=original, default_charset=default_charset)
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def coerced(self, subject: Subject) -> Sequence[Change]:
+        """A source of Outgoing: what the rules make of an object for its receiver."""
+        receiver = subject.receiver
+        rules = [rule for rule in self.rules if rule.concerns(SEND, receiver.local_aet, receiver.aet)]
+        if not rules:
+            return ()
+        syntax = subject.instance.transfer_syntax
+        words = {
+            "CallingAETitle": receiver.local_aet,
+            "CalledAETitle": receiver.aet,
+            "CallingAddress": receiver.local_address,
+            "TransferSyntaxUID": syntax,
+        }
+        with subject.mapped() as data:
+            header = read_header(data, syntax, HEADER_TAGS)
+            facts = header_facts(header.values, words)
+            return coercions(rules, facts, data, syntax, known=lambda word: words.get(word, ""))
+
+    def sent(self, subject: Subject, is_changed: bool) -> list[Change]:
+        """What provenance says of an object that is sent, and was changed on its way if other sources said so."""
+        if self.system is None:
+            return []
+        now, receiver, found = self.clock(), subject.receiver, list[Change]()
+        if is_changed and ON_CHANGE in self.record:
+            found += provenance.deed(self.system, Deed(provenance.CHANGED, now, "", receiver.local_aet))
+        if ON_SEND in self.record:
+            places = (receiver.local_aet, receiver.local_address, receiver.aet, receiver.address)
+            found += provenance.deed(self.system, Deed(provenance.SENT, now, "", *places), 1)
+        return found
