@@ -266,7 +266,8 @@ class _Batch:
 
     def _after_all(self, header: Header, parents: Parents) -> Parents | None:
         """The rows above an object that seems to contradict them, when it does not: they were corrected meanwhile."""
-        if header.series_uid in self.remembered and header.series_uid not in self.learned:
+        remembered = header.series_uid in self.remembered and header.series_uid not in self.learned
+        if remembered and not parents.placed:
             parents = find_parents(self.session, header) or parents
             if not parents.contradiction(header, check_names=self.check_names):
                 return parents

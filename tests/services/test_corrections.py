@@ -517,8 +517,9 @@ def test_the_journal_says_who_why_and_when_and_is_found_by_what_it_is_about(site
 
 
 def everything(site: Site) -> None:
-    site.add(arrival("1.1", "1.1.2", sop="1.1.2.1", PatientID="A"), arrival("3.1", PatientID="C", PatientName="Cee"))
-    site.add(arrival("9.1", PatientID=None, PatientName="Unknown"), arrival("1.1", sop="1.1.1.77", PatientID="A"))
+    jane = {"PatientID": "A", "PatientName": "Doe^Jane"}
+    site.add(arrival("1.1", "1.1.2", sop="1.1.2.1", **jane), arrival("3.1", PatientID="C", PatientName="Cee"))
+    site.add(arrival("9.1", PatientID=None, PatientName="Unknown"), arrival("1.1", sop="1.1.1.77", **jane))
     done = site.corrections
     done.edit(Level.PATIENT, B, {"PatientName": "Smythe^John", "PatientBirthDate": "19811111"}, who())
     done.edit(Level.STUDY, "1.1", {"AccessionNumber": "Q", "StudyDate": "20200202"}, who())
