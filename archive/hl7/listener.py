@@ -64,6 +64,7 @@ class Listener:
         self._open: dict[int, socket.socket] = {}
         self._counts: Counter[str] = Counter()
         self._numbers = count(1)
+        self._stopped = False
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._thread = threading.Thread(target=self._accept_all, name="hl7 accept", daemon=True)
 
@@ -77,6 +78,9 @@ class Listener:
 
     def stop(self, seconds: float = 5.0) -> None:
         """Accept no more; a message under way is still answered, silent connections end at once."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._stop_writer.send(b"x")
         self._thread.join(seconds)
         with self._changed:

@@ -302,6 +302,14 @@ class Orders:
 
         ``dates``, ``stations`` and ``modalities`` narrow what the asker may see.
         """
+        sql, values = self.statement(query, states=states, dates=dates, stations=stations, modalities=modalities)
+        return _matching(self._database.stream(sql, values), query)
+
+    def statement(
+        self, query: WorklistQuery, *, states: Sequence[StepState] = OPEN_STATES, dates: tuple[str, str] | None = None,
+        stations: Sequence[str] = (), modalities: Sequence[str] = (),
+    ) -> Sql:  # fmt: skip
+        """The statement behind ``worklist``."""
         dialect = self._database.dialect
         tests: list[Sql] = [(f"s.state IN ({', '.join('?' * len(states))})", [state.value for state in states])]
         tests += [_between("s.start_date", dates)] if dates else []
@@ -310,12 +318,11 @@ class Orders:
         tests += filter(None, map(_step_test, query.step))
         tests += filter(None, (_order_test(dialect, each) for each in query.above))
         sql, values = all_of(tests)
-        rows = self._database.stream(
+        return (
             "SELECT o.attributes, s.attributes, s.state FROM scheduled_step s"
             f" JOIN imaging_order o ON o.id = s.imaging_order WHERE {sql} ORDER BY s.start_date, s.start_time, s.id",
             values,
         )
-        return _matching(rows, query)
 
 
 def _matching(rows: Iterator[Row], query: WorklistQuery) -> Generator[tuple[Attributes, Attributes], None, None]:
@@ -419,10 +426,19 @@ def _known(session: Session, keys: OrderKeys) -> Row | None:
         if value:
             values = (value, getattr(keys, f"{name}_issuer")) if "issuer" in test else (value,)
             rows = session.rows(f"{_SELECT} WHERE {test} LIMIT 2", values)
-            # An accession number stands for several orders of one visit: then it says nothing.
+            if name in ("filler", "accession_number"):
+                rows = [row for row in rows if not _contradicts(row, keys)]
+            # An accession number may stand for several orders of one visit: then it says nothing.
             if len(rows) == 1 or (rows and name != "accession_number"):
                 return rows[0]
     return None
+
+
+def _contradicts(row: Row, keys: OrderKeys) -> bool:
+    """Whether an order has other numbers than these: it is another one then, whatever else they share."""
+    _, _, placer, _, filler, _, _ = row
+    pairs = ((placer, keys.placer), (filler, keys.filler))
+    return any(mine and theirs and mine != theirs for mine, theirs in pairs)
 
 
 def _make(session: Session, change: OrderChange, now: float) -> int:

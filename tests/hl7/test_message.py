@@ -52,7 +52,14 @@ def test_bytes_that_the_named_set_does_not_have_are_a_fault() -> None:
         Message(message("ADT^A08", ("PID", {5: "x"}), header={18: "ASCII"}).replace(b"|x", b"|\xfc"))
 
 
-PID = ("PID", {3: "1^^^HOSP&1.2.3&ISO~2^^^OTHER", 5: "Doe\\S\\Roe^J\\X0D\\n\\T\\\\E\\\\F\\\\R\\", 11: "A\\.br\\B\\H\\c\\N\\\\Q\\"})
+PID = (
+    "PID",
+    {
+        3: "1^^^HOSP&1.2.3&ISO~2^^^OTHER",
+        5: "Doe\\S\\Roe^J\\X0D\\n\\T\\\\E\\\\F\\\\R\\",
+        11: "A\\.br\\B\\H\\c\\N\\\\Q\\",
+    },
+)
 
 
 @pytest.mark.parametrize(
