@@ -7,7 +7,7 @@ peer is offered is chosen by the names of the services, never by UID.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 from pydicom.uid import UID
@@ -80,6 +80,12 @@ MESSAGES = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG))  # identi
 STORED = frozenset(TRANSFER_SYNTAXES)  # everything that can be kept as it is
 _PLACES = frozenset(uid for uid, each in TRANSFER_SYNTAXES.items() if each.pixels is Pixels.REFERENCED)
 
+# PS3.5 A.4.1 of 1999: JPEG processes that were retired before anybody used them much.
+RETIRED_JPEG = frozenset(f"1.2.840.10008.1.2.4.{process}" for process in (*range(52, 57), *range(58, 67)))
+PAPYRUS = "1.2.840.10008.1.20"
+# DCMTK up to 3.6.7, and what is built on it, aborts at more than 50 transfer syntaxes in one context.
+MOST_SYNTAXES = 50
+
 # PS3.4 table C.5-2: relational, date-time, fuzzy, timezone, enhanced multi-frame conversion, empty and multiple values.
 FIND_SUPPORTED = bytes((1, 1, 1, 1, 0, 1, 1))
 RETRIEVE_SUPPORTED = bytes((1, 0))  # PS3.4 table C.5-4: relational, enhanced multi-frame conversion
@@ -104,6 +110,12 @@ def _level(_asked: bytes) -> bytes:
 def storage_syntaxes(*, referenced: bool = False) -> frozenset[str]:
     """Transfer syntaxes to store in; those whose pixels are elsewhere only when asked for."""
     return STORED if referenced else STORED - _PLACES
+
+
+def proposed_syntaxes(first: Sequence[str]) -> list[str]:
+    """Transfer syntaxes to propose for objects we want sent, these before the others: what is met in the field."""
+    usual = STORED - _PLACES - RETIRED_JPEG - {PAPYRUS, *first}
+    return [*first, *sorted(usual)][:MOST_SYNTAXES]
 
 
 def _services(stored: frozenset[str]) -> dict[str, dict[str, Offer]]:

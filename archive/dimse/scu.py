@@ -22,7 +22,7 @@ from archive.dicom.matching import Root
 from archive.dimse import statuses
 from archive.dimse.access import QUERY_RETRIEVE, VERIFICATION, Grant
 from archive.dimse.association import Association, Message, SinkFor
-from archive.dimse.contexts import STORAGE, STORED
+from archive.dimse.contexts import STORAGE, proposed_syntaxes
 from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.negotiation import Context
@@ -163,7 +163,7 @@ def get(
 
     ``storage`` are the contexts for what may come; left out, the storage classes that fit into an association.
     """
-    storage = storage or to_receive(STORAGE, [*FALLBACK, *sorted(STORED - set(FALLBACK))])
+    storage = storage or to_receive(STORAGE, proposed_syntaxes(FALLBACK))
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.3"
     roles = {sop_class: (False, True) for sop_class, _ in storage}
     with calling(destination, abstract_syntax, options=options, more=storage, roles=roles) as association:
