@@ -15,7 +15,7 @@ from archive.app.acceptor import HANDLED, Reload
 from archive.app.commitment import commitments
 from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
-from archive.app.keeping import compressors
+from archive.app.keeping import compressors, scrubbers
 from archive.app.life import follow_studies
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.store import Archive
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors, commitments)
+PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments)
 
 
 class Background:

@@ -11,8 +11,11 @@ from archive.config import Config
 from archive.dicom.rule import parse_rule
 from archive.services.causes import IMAGE, Causes
 from archive.services.compression import Compression, Rule, cause
+from archive.services.schedule import Schedule
+from archive.services.scrub import Scrub
 from archive.workers.codec import Codec
 from archive.workers.compressing import NICENESS, SECONDS, Compressor
+from archive.workers.scrubbing import Scrubber
 from archive.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,3 +39,22 @@ def compressors(archive: Archive, config: Config) -> Iterable[Worker]:
     for count in range(1, number + 1):
         compression = Compression(archive.index, archive.volume, codec, archive.integrity, time.monotonic)
         yield Compressor(count, archive.index, compression, archive.integrity, codec, owner, time.time)
+
+
+def scrubbers(archive: Archive, config: Config) -> Iterable[Worker]:
+    """One, if files are to be read again."""
+    settings = config.scrub
+    if not settings.every:
+        return
+    yield Scrubber(
+        Scrub(
+            archive.index,
+            {archive.volume.name: archive.volume},
+            archive.integrity,
+            every=settings.every,
+            rate=settings.rate,
+            hours=Schedule([settings.window] if settings.window else []),
+            clock=time.time,
+            timer=time.monotonic,
+        )
+    )

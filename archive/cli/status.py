@@ -12,9 +12,15 @@ from archive import __version__
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.cli.queue import destinations
 from archive.config import Config, Listener
+from archive.config.keeping import COMPRESSIONS
 from archive.index import open_index
+from archive.index.upkeep import Saved
 from archive.log import escape
+from archive.services.compression import KIND as COMPRESS
+from archive.services.scrub import progress
 
+LISTED = 10  # damaged instances that are named
+NAMES = {uid: name for name, uid in COMPRESSIONS.items()}
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -32,6 +38,7 @@ def status(options: argparse.Namespace) -> int:
         "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
         "index": dataclasses.asdict(open_index(config.index.url).statistics()),
         "storage": _storage(config),
+        "keeping": _keeping(config),
         "destinations": destinations(open_index(config.index.url)),
     }
     if options.json:
@@ -39,6 +46,30 @@ def status(options: argparse.Namespace) -> int:
     else:
         _print(said)
     return 0 if all(answering.values()) else 1
+
+
+def _keeping(config: Config) -> dict[str, Any]:
+    """What compression has saved, which files are damaged, and how far scrubbing has come."""
+    index = open_index(config.index.url)
+    waiting: dict[str, int] = {}
+    for (kind, _, state), count in index.task_counts().items():
+        if kind == COMPRESS:
+            waiting[state.value] = waiting.get(state.value, 0) + count
+    scrubbed = progress(index)
+    return {
+        "compression": [dataclasses.asdict(each) | {"ratio": _ratio(each)} for each in index.upkeep.saved()],
+        "compression_tasks": waiting,
+        "damaged": index.upkeep.count_damaged(),
+        "damaged_instances": [
+            {"instance": each.sop_instance_uid, "study": each.study_uid, "damage": each.damage}
+            for each in index.upkeep.damaged(limit=LISTED)
+        ],
+        "scrub": dataclasses.asdict(scrubbed) if scrubbed.began else None,
+    }
+
+
+def _ratio(saved: Saved) -> float:
+    return round(saved.bytes_before / max(saved.bytes_after, 1), 2)
 
 
 def answers(listener: Listener) -> bool:
@@ -69,9 +100,28 @@ def _print(said: dict[str, Any]) -> None:
     free = said["storage"]["free"]
     room = "not there yet" if free is None else f"{readable(free)} free"
     print(f"  {readable(counts['size'])} in {said['storage']['path']}, {room}")
+    _print_keeping(said["keeping"])
     for row in said["destinations"]:
         said_of = "{destination}: {waiting} waiting, {sending} sending, {failed} failed".format(**row)
         print(f"  {said_of}{'; ' if row['why'] else ''}{escape(row['why'])}")
+
+
+def _print_keeping(said: dict[str, Any]) -> None:
+    for each in said["compression"]:
+        name = NAMES.get(each["transfer_syntax"], each["transfer_syntax"])
+        print(
+            f"  {each['objects']} compressed to {name}: {readable(each['bytes_before'])} became"
+            f" {readable(each['bytes_after'])} (ratio {each['ratio']:.2f}) in {each['seconds']:.0f} s"
+        )
+    if waiting := said["compression_tasks"].get("waiting"):
+        print(f"  {waiting} wait to be compressed")
+    if scrub := said["scrub"]:
+        state = "last round read" if scrub["ended"] else "this round has read"
+        print(f"  scrub: {state} {scrub['files']} files, {readable(scrub['size'])}, {scrub['damaged']} damaged")
+    if said["damaged"]:
+        print(f"  {said['damaged']} DAMAGED files, which are not sent (archive fsck tells more):")
+        for each in said["damaged_instances"]:
+            print(f"    {each['instance']}: {escape(each['damage'])}")
 
 
 def readable(size: float) -> str:

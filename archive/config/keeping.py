@@ -78,6 +78,6 @@ class CompressRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrub:
-    every: float = option(EVERY, "off", "how long a round may take: all files are read and hashed anew; off = never")
+    every: float = option(EVERY, "off", "how often all files are read and hashed anew; off = never")
     rate: int = option(RATE, "20MB/s", "how much is read at most")
     window: Hours | None = option(HOURS, "always", "when it may read")

@@ -159,21 +159,21 @@ class Digesting:
             self.close()
             raise WrongSize("stored file is damaged", f"{location.path} has {size} bytes, not {expected}")
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what was written long ago comes from the disk
-        self._position, self._end = location.offset, expected
+        self.position, self._end = location.offset, expected
 
     def step(self, most: int) -> bool:
         """Take in as many bytes; False when nothing is left."""
-        while most > 0 and self._position < self._end:
+        while most > 0 and self.position < self._end:
             try:
-                block = os.pread(self._fd, min(CHUNK, most, self._end - self._position), self._position)
+                block = os.pread(self._fd, min(CHUNK, most, self._end - self.position), self.position)
             except OSError as error:
                 raise _fault(error, self._location.path) from error
             if not block:
                 raise WrongSize("stored file is damaged", f"{self._location.path} became shorter")
             self._sha.update(block)
-            self._position += len(block)
+            self.position += len(block)
             most -= len(block)
-        return self._position < self._end
+        return self.position < self._end
 
     def require(self, sha256: bytes) -> None:
         if self._sha.digest() != sha256:
