@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from archive.app.store import Archive
 from archive.config import Config
 from archive.dimse.access import Access
-from archive.dimse.commitment import AskCommitment, Heartbeat, Keeping, TakeReport
+from archive.dimse.commitment import AskCommitment, Heartbeat, Keeping, TakeReport, Way, way_of
 from archive.dimse.destinations import Destinations
 from archive.dimse.reports import Reporter
 from archive.dimse.session import Verb
@@ -44,7 +44,7 @@ def commitments(archive: Archive, config: Config) -> Iterable[Worker]:
     return workers(
         commitment_of(archive, config),
         archive.index,
-        Reporter(destinations),
+        Reporter(destinations, [peer.aet for peer in config.peers.values() if way_of(peer) is Way.SAME]),
         pauses=config.commitment.retry,
         retain=config.commitment.retain,
         clock=time.time,

@@ -7,7 +7,7 @@ one that refuses the role does not; only the answer success, or a warning, is de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -34,14 +34,16 @@ Defer = Callable[[Message], None]
 class Reporter:
     """Calls peers to bring them their reports."""
 
-    def __init__(self, destinations: Destinations) -> None:
+    def __init__(self, destinations: Destinations, not_called: Collection[str] = ()) -> None:
+        """`not_called` are the peers that take reports on the association they asked on and no other."""
         self._destinations = destinations
+        self._not_called = frozenset(not_called)
 
     def __call__(self, peer: str, reports: Reports) -> Iterator[ArchiveError | None]:
         """What became of each report, in order. Raises Unreachable, or Refused when trying again is no use."""
-        destination = self._destinations.named(peer)
-        if destination.has_quirk("commit_same_association"):
+        if peer in self._not_called:
             raise Refused("peer takes reports only on the association it asked on", peer)
+        destination = self._destinations.named(peer)
         for (calling, called), group in groupby(reports, key=lambda each: (each[0].calling, each[0].called)):
             mirrored = replace(destination, aet=calling or destination.aet, calling=called or destination.calling)
             yield from self._deliver(mirrored, list(group))

@@ -191,6 +191,8 @@ class Commitments:
                 (due, due, reason[:REASON_LENGTH], task, owner),
             )
             session.run("UPDATE commitment SET reason = ? WHERE id = ?", (reason[:REASON_LENGTH], key))
+            for kind in (CHECK, REPORT):
+                session.wake(kind)
             return bool(changed)
 
         return self._database.transact(work)

@@ -96,7 +96,10 @@ class LaneWorker:
             finally:
                 with self._mutex:
                     del self._held[lane]
-        return 0.0 if len(tasks) == self._batch else None
+        if len(tasks) == self._batch:
+            return 0.0
+        due = self._index.next_due(self._kind, lane=lane)
+        return None if due is None else max(0.0, due - self._clock())
 
     def close(self) -> None:
         """What a lane does not end in time goes on until the process ends; its lease runs out."""
