@@ -243,7 +243,7 @@ class _Batch:
     def _add_extra(self, header: Header, parents: Parents, key: int) -> None:
         """Values of a site's own attributes; what the rows above have is remembered with them."""
         filled = add_extra(self.session, self.extra, {**parents.rows(), Level.IMAGE: key}, header.values, parents.extra)
-        if filled != parents.extra:
+        if filled != parents.extra and not parents.corrected:
             parents = self.learned[header.series_uid] = parents.copy()
             parents.extra = filled
 
@@ -255,8 +255,8 @@ class _Batch:
                 self._take_turns()
                 parents = late.settle_new(self.session, header, parents, now)
             return parents
-        if parents.corrected:
-            late.restrict(self.session, parents, header)
+        if parents.corrected:  # and looked at anew for each instance
+            return late.restrict(self.session, parents, header)
         self.learned[header.series_uid] = parents
         return parents
 
@@ -287,7 +287,9 @@ class _Batch:
         header = new.header
         if parents.created or parents.lacks(header.values):
             # A copy, as the transaction may yet fail.
-            parents = self.learned[header.series_uid] = self._filled(parents, header.values)
+            parents = self._filled(parents, header.values)
+            if not parents.corrected:
+                self.learned[header.series_uid] = parents
         study = self.studies[parents.study]
         self.series[parents.series] += 1
         study.uid = parents.study_uid

@@ -7,16 +7,17 @@ to another by an operation never fills in what that one lacks.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
-from archive.dicom.attributes import BY_KEYWORD, Level
+from archive.dicom.attributes import Level
 from archive.dicom.header import Header
 from archive.dicom.names import same_name
 from archive.index import overlay, rows
-from archive.index.columns import PATIENT_NAME
+from archive.index.columns import CLEANERS, PATIENT_NAME
 from archive.index.database import Session
 from archive.index.overlay import SERIES, STUDY, Person
-from archive.index.parents import Parents, discard, fill, find_parents, identity
+from archive.index.parents import Parents, discard, find_parents, identity, lacking_in
 from archive.index.rows import share_corrections
 
 __all__ = (
@@ -50,8 +51,6 @@ class MustTakeTurns(Exception):
 def settle_new(session: Session, header: Header, parents: Parents, now: float) -> Parents:
     """The rows above a new series, when all that operations say of them is done; their counts are right."""
     created = {table for table, _ in parents.created}
-    if "study" in created and "patient" not in created:
-        _fill_patient(session, header, parents)
     if "patient" in created and parents.patient_id:
         owner = Person(parents.patient_id, parents.issuer).owner
         overlay.forget_received(session, Level.PATIENT, owner)
@@ -70,35 +69,40 @@ def settle_new(session: Session, header: Header, parents: Parents, now: float) -
     return restrict(session, found, header)
 
 
-def _fill_patient(session: Session, header: Header, parents: Parents) -> None:
-    """Give the patient that the object names what it lacks, whoever the study is given to."""
-    own = parents.copy()
-    own.missing = {Level.PATIENT: parents.missing[Level.PATIENT] - _edited(session, Level.PATIENT, _person(parents).owner)}
-    fill(session, own, header.values)
-
-
-def _edited(session: Session, level: Level, owner: str) -> set[int]:
-    """The tags of which operations speak."""
-    return {BY_KEYWORD[keyword][0].tag for keyword in overlay.edits(overlay.effects(session, level, owner))}
-
-
 def restrict(session: Session, parents: Parents, header: Header) -> Parents:
-    """Let an object fill in only what its own rows lack and no operation speaks of."""
+    """Let an object fill in only what its own rows lack; of what was edited, what was there before."""
     study = rows.by_id(session, Level.STUDY, parents.study)
     if study is None:
         return parents
-    moved = STUDY in overlay.received(session, Level.SERIES, header.series_uid)
-    if moved:
-        parents.missing[Level.STUDY] = set()
-    if moved or study["said_patient"] is not None:
-        parents.missing[Level.PATIENT] = set()
     owners = {Level.STUDY: parents.study_uid, Level.SERIES: header.series_uid}
-    if parents.patient_id:
-        owners[Level.PATIENT] = Person(parents.patient_id, parents.issuer).owner
+    said = rows.by_id(session, Level.PATIENT, study["said_patient"] or study["patient"])
+    if STUDY in overlay.received(session, Level.SERIES, header.series_uid):
+        parents.missing[Level.STUDY] = parents.missing[Level.PATIENT] = set()
+    elif said:
+        parents.said_patient = said["id"]
+        parents.missing[Level.PATIENT] = lacking_in(CLEANERS[Level.PATIENT], said)
+        owners[Level.PATIENT] = overlay.owner_of(Level.PATIENT, said)
     for level, owner in owners.items():
-        parents.missing[level] = parents.missing.get(level, set()) - _edited(session, level, owner)
+        parents.missing[level] = parents.missing.get(level, set()) - _fill_before(session, level, owner, header)
     parents.settle()
     return parents
+
+
+def _fill_before(session: Session, level: Level, owner: str, header: Header) -> set[int]:
+    """Let an object fill in what lay below the edits of a row, where that is empty; return the tags edited."""
+    edited: set[int] = set()
+    for keyword, kept in overlay.received(session, level, owner).items():
+        attribute = rows.attribute_of(level, keyword)
+        if attribute is None:
+            continue
+        edited.add(attribute.tag)
+        text = header.values.get(attribute.tag)
+        if text and not kept["columns"][attribute.column]:
+            columns = rows.columns_for(level, {keyword: text})
+            verbatim = json.loads(columns["verbatim"] or "{}")
+            kept = {"columns": {name: columns[name] for name in kept["columns"]}, "verbatim": verbatim}
+            overlay.keep_received(session, level, owner, keyword, kept)
+    return edited
 
 
 def take_back(session: Session, parents: Parents) -> None:

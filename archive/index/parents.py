@@ -60,6 +60,7 @@ class Parents:
     corrected: int = 0  # an operation says something of these rows, see ``late``
     counted: bool = False  # rows that were made just now are counted already
     placed: bool = False  # the instance was given to this series, whatever it says itself
+    said_patient: int = 0  # whom the objects name and fill in, where the study was given to another
     extra: Filled = frozenset()  # which of a site's own attributes the rows have
 
     def contradiction(self, header: Header, *, check_names: bool) -> str:
@@ -166,7 +167,7 @@ def _read(session: Session, level: Level, where: str, parameters: tuple[Any, ...
         names = CLEANERS[each].columns
         values[each] = dict(zip(names, rest[: len(names)], strict=True))
         del rest[: len(names)]
-    missing = {each: _missing(CLEANERS[each], found) for each, found in values.items()}
+    missing = {each: lacking_in(CLEANERS[each], found) for each, found in values.items()}
     person = values[Level.PATIENT]
     return Parents(
         patient, study or 0, series or 0, study_uid or "", person["patient_id"], issuer,
@@ -174,7 +175,8 @@ def _read(session: Session, level: Level, where: str, parameters: tuple[Any, ...
     )  # fmt: skip
 
 
-def _missing(cleaner: Cleaner, row: Mapping[str, Any]) -> set[int]:
+def lacking_in(cleaner: Cleaner, row: Mapping[str, Any]) -> set[int]:
+    """The attributes that a row does not have and later objects may give it."""
     return {tag for tag, column in cleaner.by_tag.items() if not row[column.name] and tag not in _FIXED}
 
 
@@ -220,7 +222,7 @@ def _find_or_make_patient(
         return _read(session, Level.PATIENT, where, (patient_id, issuer))
     created.append(("patient", key))
     add_words(session, key, row["patient_name"])
-    missing = {Level.PATIENT: _missing(cleaner, row)}
+    missing = {Level.PATIENT: lacking_in(cleaner, row)}
     return Parents(key, 0, 0, "", patient_id, issuer, row["patient_name"] or "", missing)
 
 
@@ -235,7 +237,7 @@ def _make_study(session: Session, header: Header, now: float, created: list[tupl
         return None
     created.append(("study", key))
     parents.study, parents.study_uid = key, header.study_uid
-    parents.missing[Level.STUDY] = _missing(CLEANERS[Level.STUDY], own | row)
+    parents.missing[Level.STUDY] = lacking_in(CLEANERS[Level.STUDY], own | row)
     return parents
 
 
@@ -250,7 +252,7 @@ def _make_series(
     created.append(("series", key))
     add_requests(session, key, row)
     parents.series = key
-    parents.missing[Level.SERIES] = _missing(CLEANERS[Level.SERIES], own | row)
+    parents.missing[Level.SERIES] = lacking_in(CLEANERS[Level.SERIES], own | row)
     return parents
 
 
@@ -268,7 +270,8 @@ def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int,
     if not found:
         return
     sets = ", ".join(f"{name} = COALESCE(NULLIF({name}, ''), ?)" for name in found)
-    key = {Level.PATIENT: parents.patient, Level.STUDY: parents.study, Level.SERIES: parents.series}[level]
+    patient = parents.said_patient or parents.patient
+    key = {Level.PATIENT: patient, Level.STUDY: parents.study, Level.SERIES: parents.series}[level]
     session.later(f"UPDATE {TABLES[level]} SET {sets} WHERE id = ?", (*found.values(), key))
     if "study_date" in found:
         session.later(
@@ -278,7 +281,7 @@ def _fill(session: Session, parents: Parents, level: Level, values: Mapping[int,
         add_requests(session, key, found)
     if PATIENT_NAME in values:
         parents.patient_name = parents.patient_name or values[PATIENT_NAME]
-        add_words(session, parents.patient, values[PATIENT_NAME])
+        add_words(session, patient, values[PATIENT_NAME])
 
 
 def add_words(session: Session, patient: int, name: str | None) -> None:
