@@ -18,12 +18,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from archive import __version__
 from archive.cli import (
     check,
+    coerce,
+    commit,
     fsck,
     importing,
     index,
-    local,
     orders,
     peers,
+    quarantine,
     queue,
     reindex,
     remote,
@@ -38,8 +40,8 @@ from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
-    serve, check, status, peers, remote, importing, local, studies, index, orders, queue, routes, sending, fsck,
-    reindex,
+    serve, check, status, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes, sending,
+    fsck, reindex, commit,
 )  # fmt: skip
 
 

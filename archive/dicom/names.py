@@ -61,9 +61,30 @@ def name_tokens(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(token for token in _NOT_IN_TOKENS.split(fold(text)) if token))
 
 
+# How German umlauts are written where there are none.
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "AE", "Ö": "OE", "Ü": "UE"})
+
+
 def same_name(one: str, other: str) -> bool:
-    """Whether two names may be one person's: a group both have decides, a missing name contradicts nothing."""
+    """Whether two names may be one person's: a group both have decides, a missing name contradicts nothing.
+
+    Neither case, accents, punctuation nor the order of the words matters, nor words that only one of them has
+    (middle names, titles), nor whether an umlaut is written as one letter or as two.
+    """
+    pairs = zip(name_groups(one), name_groups(other), strict=True)
+    if not any(mine and theirs for mine, theirs in pairs):
+        return True
+    spelled = [unicodedata.normalize("NFC", name).translate(_UMLAUTS) for name in (one, other)]
+    return _agree(one, other) or _agree(*spelled)
+
+
+def _agree(one: str, other: str) -> bool:
     for mine, theirs in zip(name_groups(one), name_groups(other), strict=True):
         if mine and theirs:
-            return sorted(name_tokens(mine)) == sorted(name_tokens(theirs))
-    return True
+            few, many = sorted((frozenset(name_tokens(mine)), frozenset(name_tokens(theirs))), key=len)
+            return few <= many or _letters(mine) == _letters(theirs)
+    return False
+
+
+def _letters(group: str) -> str:
+    return "".join(name_tokens(group))

@@ -84,8 +84,10 @@ class Store:
         mend: Callable[[NewInstance], bool] = lambda new: False,
         changing: Changing | None = None,
     ) -> None:
-        """``changing`` is what rules make of an object before it is stored; ``mend`` lets a copy of what is stored already
-        stand for a damaged file, and says whether it was needed."""
+        """``changing`` is what rules make of an object before it is stored.
+
+        ``mend`` lets a copy of what is stored already stand for a damaged file, and says whether it was needed.
+        """
         self.volume = volume
         self.index = index
         self.committer = committer
