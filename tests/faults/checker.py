@@ -86,7 +86,7 @@ def rows(site: Site) -> list[Row]:
 
 
 def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str]) -> Iterator[str]:
-    files, found = _settled(site)
+    files, found, aside = _settled(site)
     by_uid = Counter(row.uid for row in found)
     whole = {row.uid: row for row in found}
     for instance in acknowledged:
@@ -101,18 +101,19 @@ def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str]) -> Itera
     paths = {row.path for row in found}
     yield from (f"file without row: {path}" for path in sorted(files - paths))
     yield from (f"left in the spool: {path}" for path in site.spool())
-    aside = {str(path.relative_to(site.files)) for path in site.quarantined()}
-    yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside ^ site.quarantine_rows()))
+    yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside))
 
 
-def _settled(site: Site) -> tuple[set[str], list[Row]]:
-    """Files and rows of one moment: a store that runs between the two looks is no fault."""
+def _settled(site: Site) -> tuple[set[str], list[Row], set[str]]:
+    """Files, rows, and what is alone in quarantine, of one moment: a store that runs between the looks is no fault."""
     end = time.monotonic() + (PATIENCE if site.is_running else 0)
     while True:
         found = rows(site)
         files = {str(path.relative_to(site.files)) for path in site.objects()}
-        if (files == {row.path for row in found} and not site.spool()) or time.monotonic() > end:
-            return files, found
+        aside = {str(path.relative_to(site.files)) for path in site.quarantined()} ^ site.quarantine_rows()
+        agree = files == {row.path for row in found} and not site.spool() and not aside
+        if agree or time.monotonic() > end:
+            return files, found, aside
         time.sleep(0.1)
 
 

@@ -67,6 +67,11 @@ def _clock_from_file() -> None:
     replace(time, "time", moved)
 
 
+@seam("files before index")
+def _files_before_index() -> None:
+    """The order of a backup turned round: nothing of the archive itself changes."""
+
+
 # -- durability ---------------------------------------------------------------------------------------------
 
 
@@ -359,7 +364,7 @@ def _a_fault_in_the_gate() -> None:
     gate = Reception._gate
 
     def mistaken(self: Any, data: Any) -> Any:
-        if len(data) % 7 == 3:
+        if len(data) % 7 == 3 and len(data) < 1500:
             raise ValueError("a mistake")
         return gate(self, data)
 

@@ -54,7 +54,8 @@ def judge(run: Run, taken: list[float], limit: float, what: str = "C-ECHO") -> N
 
 
 @fault(
-    "N01-14", "1,000 hostile sockets of 12 kinds while a known peer works", goal="G7", tries=3000, seconds=240, few=120,
+    "N01-14", "1,000 hostile sockets of 12 kinds while a known peer works", goal="G7", tries=3000,
+    seconds=240, few=120,
     twins=("one after the other",), proves="a peer that is held up or refused is seen",
 )  # fmt: skip
 def hostile_crowd(run: Run) -> None:
@@ -111,7 +112,8 @@ def _idle(run: Run, count: int, share: float, limit: float) -> None:
         before, began = archive.cpu_seconds(), time.monotonic()
         time.sleep(min(10.0, run.seconds / 3))
         core = (archive.cpu_seconds() - before) / (time.monotonic() - began)
-        run.figure("idle", f"{core * 100:.2f} % of a core, {(used.resident - base.resident) / count / 1024:.0f} kB each")
+        each = (used.resident - base.resident) / count / 1024
+        run.figure("idle", f"{core * 100:.2f} % of a core, {each:.0f} kB each")
         if core > share:
             run.count([f"{count} idle associations take {core * 100:.0f} % of a core"], tries=0)
         taken = []

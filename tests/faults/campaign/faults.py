@@ -9,7 +9,7 @@ import importlib
 
 from tests.faults.campaign.run import FAULTS, Fault
 
-MODULES = ("kills", "cuts", "errors", "databases", "fuzzing", "crowds", "resources")
+MODULES = ("canary", "crowds", "cuts", "damage", "databases", "errors", "fuzzing", "kills", "resources")
 
 
 def every_fault() -> list[Fault]:
