@@ -17,7 +17,19 @@ from archive.dicom.extra import NO_EXTRA, ExtraKeys
 from archive.dicom.header import Header
 from archive.dicom.query import Query
 from archive.errors import ConfigurationError
-from archive.index import belonging, callers, extra_fill, meta, quarantine, removal, search, studies, tasks, versions
+from archive.index import (
+    belonging,
+    callers,
+    extra_fill,
+    meta,
+    outward,
+    quarantine,
+    removal,
+    search,
+    studies,
+    tasks,
+    versions,
+)
 from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
@@ -140,6 +152,10 @@ class Index:
     def corrections(self) -> CorrectionJournal:
         """Operations that correct what was received."""
         return CorrectionJournal(self.database, self._instances.forget)
+
+    def laid_over(self, instance: int) -> dict[str, str | None]:
+        """What an instance says on its way out that its file does not, by keyword; None takes an attribute away."""
+        return outward.laid_over(self.database, instance)
 
     def remove(self, ids: Collection[int]) -> Removed:
         """Delete instances, and what is left empty above them; the files are the caller's to delete, afterwards."""
