@@ -20,6 +20,9 @@ from archive.index import Index, open_index
 from archive.services import placing
 from archive.services.causes import Causes
 from archive.services.commit import Committer
+from archive.services.corrected import corrections_of
+from archive.services.corrections import FOLDER as CORRECTIONS
+from archive.services.corrections import Corrections
 from archive.services.find import Find
 from archive.services.integrity import Integrity
 from archive.services.quarantine import Quarantine
@@ -27,6 +30,7 @@ from archive.services.reindex import is_unfinished
 from archive.services.retrieve import Retrieve
 from archive.services.store import Rules, Store
 from archive.storage.journal import Journal, slots
+from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from archive.storage.spool import sweep
 from archive.workers.codec import Codec
@@ -54,7 +58,8 @@ class Archive:
         self._clock = clock
         volumes = {self.volume.name: self.volume}
         self.integrity = Integrity(self.index, volumes, clock, causes(config))
-        self.outgoing = receiving.outgoing(config, clock)
+        self.corrections = Corrections(self.index, Ledger(self.volume.root / CORRECTIONS), clock)
+        self.outgoing = receiving.outgoing(config, clock, corrections_of(self.index))
         self.store = self._store_for(config)
         self.find = Find(self.index)
         self.retrieve = Retrieve(self.index, volumes)
@@ -69,7 +74,7 @@ class Archive:
         self.config = config
         self.volume.reserve = config.storage.reserve
         self.committer.check_names = checks_names(config)
-        self.outgoing = receiving.outgoing(config, self._clock)
+        self.outgoing = receiving.outgoing(config, self._clock, corrections_of(self.index))
         self.store = self._store_for(config)
 
     def _store_for(self, config: Config) -> Store:
