@@ -52,6 +52,10 @@ class NotPossible(ArchiveError):
     """A correction that contradicts itself, the standard or what was done before; the text says what and why."""
 
 
+class Final(ArchiveError):
+    """What has ended takes no change."""
+
+
 class OutOfResources(ArchiveError):
     """No space, no database, no codec, too large: nothing was kept."""
 

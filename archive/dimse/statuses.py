@@ -27,6 +27,7 @@ DUPLICATE_INSTANCE = 0x0111  # C.5.7
 # PS3.7 annex C, and 10.1.1.1.8 (N-EVENT-REPORT), 10.1.4.1.10 (N-ACTION)
 NO_SUCH_INSTANCE = 0x0112
 NO_SUCH_EVENT = 0x0113
+INVALID_VALUE = 0x0106  # C.5.11
 INVALID_ARGUMENT = 0x0115
 NO_SUCH_ACTION = 0x0123
 RESOURCE_LIMITATION = 0x0213
@@ -56,6 +57,7 @@ class Service(Enum):
     GET = 3
     ECHO = 4
     COMMIT = 5
+    MPPS = 6
 
 
 class Answer(NamedTuple):
@@ -73,6 +75,7 @@ class _Row(NamedTuple):
     get: int
     echo: int = PROCESSING_FAILURE
     commit: int = PROCESSING_FAILURE  # N-ACTION and N-EVENT-REPORT of storage commitment (PS3.7 10.1)
+    mpps: int = PROCESSING_FAILURE  # N-CREATE and N-SET of performed procedure steps (PS3.4 F.7.2)
 
 
 # One row per error class; a subclass without a row of its own takes its nearest ancestor's.
@@ -80,32 +83,36 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
     #                              C-STORE                C-FIND                 C-MOVE                 C-GET
     ArchiveError: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.ConfigurationError: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
-    errors.NotUnderstood: _Row(UNABLE, UNABLE, UNABLE, UNABLE, commit=INVALID_ARGUMENT),
+    errors.NotUnderstood: _Row(UNABLE, UNABLE, UNABLE, UNABLE, commit=INVALID_ARGUMENT, mpps=INVALID_VALUE),
     errors.InvalidUID: _Row(UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS),
     errors.ClassMismatch: _Row(DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS),
     errors.InvalidQuery: _Row(
-        UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, commit=INVALID_ARGUMENT
-    ),
-    errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
+        UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, commit=INVALID_ARGUMENT,
+        mpps=INVALID_VALUE,
+    ),  # fmt: skip
+    errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE, mpps=DUPLICATE_INSTANCE),
     errors.OutOfResources: _Row(
-        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION,
+        mpps=RESOURCE_LIMITATION,
     ),
     errors.TooLarge: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES),
     errors.StorageFailed: _Row(
-        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM, commit=RESOURCE_LIMITATION
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM, commit=RESOURCE_LIMITATION,
+        mpps=RESOURCE_LIMITATION,
     ),
     errors.IndexUnavailable: _Row(
-        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION
+        OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION,
+        mpps=RESOURCE_LIMITATION,
     ),
     errors.UnknownDestination: _Row(UNABLE, UNABLE, UNKNOWN_DESTINATION, UNABLE),
-    errors.NotAllowed: _Row(*[NOT_AUTHORIZED] * 6),
+    errors.NotAllowed: _Row(*[NOT_AUTHORIZED] * 7),
     errors.Cancelled: _Row(UNABLE, CANCELLED, CANCELLED, CANCELLED),
     errors.Unreachable: _Row(OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.Refused: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.NotDelivered: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.NotTranscodable: _Row(UNABLE, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
     errors.Damaged: _Row(OUT_OF_RESOURCES, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
-    errors.Missing: _Row(OUT_OF_RESOURCES, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM),
+    errors.Missing: _Row(OUT_OF_RESOURCES, UNABLE, CANNOT_PERFORM, CANNOT_PERFORM, mpps=NO_SUCH_INSTANCE),
 }
 
 OFFENDING: dict[type[ArchiveError], tuple[int, ...]] = {errors.ClassMismatch: (AFFECTED_CLASS,)}

@@ -35,6 +35,7 @@ from archive.index.database import PATIENCE, Database, Rows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
 from archive.index.orders import Orders
+from archive.index.performed import PerformedSteps
 from archive.index.postgresql import PostgresqlDatabase
 from archive.index.queue import Queue
 from archive.index.sqlite import SqliteDatabase
@@ -102,6 +103,7 @@ class Index:
         self.database = database
         self.extra = extra
         self.orders = Orders(database)
+        self.performed = PerformedSteps(database)
         self._instances = Instances(database, extra.rows)
         self.queue = Queue(database)
 

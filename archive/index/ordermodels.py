@@ -75,4 +75,20 @@ class Hl7MessageRow(_Table):
         table_name = "hl7_message"
 
 
-ORDER_MODELS: tuple[type[peewee.Model], ...] = (ImagingOrder, ScheduledStep, ScheduledStation, Hl7MessageRow)
+class PerformedRow(_Table):
+    sop_instance_uid = peewee.TextField(unique=True)
+    state = peewee.TextField()
+    study_instance_uid = peewee.TextField()
+    station = peewee.TextField()
+    source = peewee.TextField()
+    attributes = peewee.TextField()
+    created = peewee.DoubleField()
+    changed = peewee.DoubleField()
+
+    class Meta:
+        table_name = "performed_step"
+
+
+ORDER_MODELS: tuple[type[peewee.Model], ...] = (
+    ImagingOrder, ScheduledStep, ScheduledStation, Hl7MessageRow, PerformedRow,
+)  # fmt: skip

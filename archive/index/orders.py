@@ -532,6 +532,19 @@ def _set_states(session: Session, order: int, state: StepState) -> None:
     )
 
 
+def advance(session: Session, keys: OrderKeys, step_id: str, state: StepState) -> None:
+    """Set the state of one step, or of all when the order has no such step; an unknown order is nobody's fault."""
+    row = _known(session, keys)
+    if row is None:
+        return
+    known = session.row("SELECT 1 FROM scheduled_step WHERE imaging_order = ? AND step_id = ?", (row[0], step_id))
+    session.run(
+        "UPDATE scheduled_step SET state = ? WHERE imaging_order = ?" + (" AND step_id = ?" if known else ""),
+        (state.value, row[0], *([step_id] if known else [])),
+    )
+    _follow_steps(session, int(row[0]))
+
+
 def _reopen(session: Session, order: int) -> None:
     given_up = (StepState.CANCELLED.value, StepState.DISCONTINUED.value)
     row = session.row("SELECT 1 FROM imaging_order WHERE id = ? AND state IN (?, ?)", (order, *given_up))
@@ -546,8 +559,9 @@ def _follow_steps(session: Session, order: int) -> None:
         for row in session.rows("SELECT state FROM scheduled_step WHERE imaging_order = ?", (order,))
     ]
     ranks = list(StepState)
-    furthest = min(states, key=ranks.index)
-    session.run("UPDATE imaging_order SET state = ? WHERE id = ?", (furthest.value, order))
+    if states:
+        least = min(states, key=ranks.index)
+        session.run("UPDATE imaging_order SET state = ? WHERE id = ?", (least.value, order))
 
 
 def _change_patient(session: Session, change: PatientChange, now: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from archive.dicom.rule import Facts
 from archive.index import NewTask
@@ -18,7 +19,8 @@ IMAGE = "image"  # an instance is being stored
 STUDY = "study"  # a study enters a state: the fact StudyState says which
 ORDER = "order"  # an order is saved, new or changed: facts are those of its patient, procedure and last step
 DAMAGE = "damage"  # a stored file was found damaged or missing: the detail "reason" says how
-EVENTS = (IMAGE, STUDY, ORDER, DAMAGE)
+PERFORMED = "performed"  # a performed procedure step begins, goes on or ends: the details say what was told
+EVENTS = (IMAGE, STUDY, ORDER, PERFORMED, DAMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Event:
     study_uid: str = ""
     series_uid: str = ""
     sop_instance_uid: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Cause = Callable[[Event], Iterable[NewTask]]

@@ -19,6 +19,7 @@ from archive.index.migrations import (
     m0006_corrections,
     m0007_orders,
     m0008_versions,
+    m0009_performed,
 )
 
 Statements = Callable[[], Iterator[str]]
@@ -26,6 +27,7 @@ Statements = Callable[[], Iterator[str]]
 MIGRATIONS: tuple[Statements, ...] = (
     m0001_first.statements, m0002_extra_keys.statements, m0003_queue.statements, m0004_life.statements,
     m0005_integrity.statements, m0006_corrections.statements, m0007_orders.statements, m0008_versions.statements,
+    m0009_performed.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
