@@ -159,6 +159,7 @@ def recover(config: Config) -> None:
     if is_unfinished(index):
         raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
+    Corrections(index, Ledger(volume.root / CORRECTIONS), time.time).replay()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
