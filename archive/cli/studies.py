@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import getpass
+import os
 from typing import Any
 
 from archive.app.life import lifecycle_of
@@ -74,14 +75,22 @@ def _show(options: argparse.Namespace, index: Index, lifecycle: Lifecycle) -> in
         if study.get(key) not in (None, ""):
             print(f"{heading:<12}{study[key]}")
     print()
-    show_table(list(HISTORY.values()), [[when(each["since"]), *list(each.values())[:1], each["instances"], each["cause"]]
-                                        for each in history])  # fmt: skip
+    rows = [each | {"since": when(each["since"])} for each in history]
+    show_table(list(HISTORY.values()), [[row[key] for key in HISTORY] for row in rows])
     return 0
 
 
 def _ready(options: argparse.Namespace, lifecycle: Lifecycle) -> int:
     """Tech complete: nobody waits for a quiet time."""
-    changed = lifecycle.set_state(options.study, READY, f"said by {getpass.getuser()}")
+    changed = lifecycle.set_state(options.study, READY, f"said by {_who()}")
     said = {"study_uid": options.study, "state": lifecycle.state(options.study), "changed": changed}
     show_json(said) if options.json else print("ready" if changed else "was ready already")
     return 0
+
+
+def _who() -> str:
+    """The user of this command; a container's may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"

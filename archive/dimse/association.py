@@ -164,6 +164,14 @@ class Association:
             raise self._fail(ending) from ending.__cause__
         return message_id in self._cancelled
 
+    def has_begun(self) -> bool:
+        """Has something come that `read_message` would begin with? Never waits. Raises Aborted when the peer is gone."""
+        try:
+            self._look()
+        except Ended as ending:
+            raise self._fail(ending) from ending.__cause__
+        return bool(self._ahead) or self.connection.end > self.connection.start
+
     def _look(self) -> None:
         here = self.connection.look()
         while len(self._ahead) < max(1, self.window[0]) and self._fragments.holds_message():

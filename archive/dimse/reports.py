@@ -60,7 +60,7 @@ class Reporter:
 
 
 def proposals(destination: Destination) -> list[Proposal]:
-    """Explicit and Implicit Little Endian, each in a context of its own so that either can be had; or only the latter."""
+    """Explicit and Implicit Little Endian in contexts of their own, so that either can be had; or only the latter."""
     syntaxes = [IMPLICIT_LITTLE]
     if not destination.has_quirk("commit_implicit_only"):
         syntaxes.insert(0, EXPLICIT_LITTLE)

@@ -98,7 +98,7 @@ class Commitment:
 
     def check(self, transaction: Transaction, task: int, owner: str, alive: Callable[[], object],
               lease: Lease | None = None) -> int:  # fmt: skip
-        """Find out what can be promised and write it down: the id of the task to report it, 0 when the lease was lost."""
+        """Find out what can be promised, and keep it: the id of the task to report it, 0 when the lease was lost."""
         if transaction.state != CHECKING:
             return task
         contents = self.transactions.contents(transaction.id)

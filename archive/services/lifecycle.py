@@ -1,8 +1,8 @@
-"""The life of a study after its first image: received, ready, unmatched, read, reported, complete; updated by late images.
+"""The life of a study: received, ready, unmatched, read, reported, complete; late images make it updated.
 
 Rules that hold here: nobody waits for an image to come or not to come: one persisted task follows a study, and looks at
-it when it could be ready; every change is an event with the study's attributes, in the transaction of the change; a late
-image opens a study again, whatever it was, and is told as *updated*, never as a second *received*.
+it when it could be ready; every change is an event with the study's attributes, in the transaction of the change; a
+late image opens a study again, whatever it was, and is told as *updated*, never as a second *received*.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Modality:
         found, assoc = event.event_information, event.assoc
         items = found.get("ReferencedSOPSequence") or ()
         failed = found.get("FailedSOPSequence") or ()
-        proposed = assoc.requestor.primitive.user_information
+        proposed = [each for each in assoc.requestor.primitive.user_information if hasattr(each, "scp_role")]
         self.reports.put(
             Report(
                 event.event_type,
@@ -85,7 +85,7 @@ class Modality:
                 assoc.acceptor.ae_title.strip(),
                 str(event.context.transfer_syntax),
                 same,
-                {str(each.sop_class_uid): (each.scu_role, each.scp_role) for each in proposed if hasattr(each, "scp_role")},
+                {str(each.sop_class_uid): (each.scu_role, each.scp_role) for each in proposed},
             )
         )
         return self.answer, None
