@@ -33,6 +33,8 @@ Sql = tuple[str, list[Any]]
 TRUE: Sql = ("1 = 1", [])
 FALSE: Sql = ("1 = 0", [])
 
+TELLING = 3  # letters of a name's beginning that some thousands share, of a million
+
 
 def all_of(parts: Sequence[Sql]) -> Sql:
     if not parts:
@@ -195,13 +197,14 @@ def _words(dialect: Dialect, prefix: str, attribute: Attribute, test: NameHas) -
 
 
 def _patient_words(dialect: Dialect, prefix: str, tokens: Sequence[str]) -> Sql:
-    """The longest token leads, as it fits the fewest; whether a patient has the others is looked up one by one."""
-    parts = [starts_with("w.word", tokens[0])]
-    for sql, values in (starts_with("other.word", token) for token in tokens[1:]):
-        test = f"(SELECT 1 FROM patient_word other WHERE other.patient = w.patient AND {sql} LIMIT 1)"
-        parts.append((f"COALESCE({test}, 0) = 1", values))
-    sql, values = all_of(parts)
-    return dialect.found.format(column=f"{prefix}id", select=f"SELECT w.patient FROM patient_word w WHERE {sql}"), values
+    """Tokens of some length fit few patients, who are looked for all at once; short ones are tried on those."""
+    telling = [token for token in tokens if len(token) >= TELLING] or list(tokens[:1])
+    ranges = [starts_with("word", token) for token in telling]
+    select = " INTERSECT ".join(f"SELECT patient FROM patient_word WHERE {sql}" for sql, _ in ranges)
+    found = dialect.found.format(column=f"{prefix}id", select=select), [each for _, values in ranges for each in values]
+    others = [starts_with("word", token) for token in tokens if token not in telling]
+    tried = f"SELECT 1 FROM patient_word WHERE patient = {prefix}id AND"
+    return all_of([found, *((f"COALESCE(({tried} {sql} LIMIT 1), 0) = 1", values) for sql, values in others)])
 
 
 def _within(dialect: Dialect, column: str, test: Within) -> Sql:

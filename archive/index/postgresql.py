@@ -26,7 +26,7 @@ from archive.index.wakes import CHANNEL, NotifyWakes, Wakes
 T = TypeVar("T")
 
 CONNECTIONS = 30  # of PostgreSQL's default 100, so that three processes fit
-FIRST_PAGE, LAST_PAGE = 50, 500  # rows fetched at a time
+FIRST_PAGE, LAST_PAGE = 2, 500  # rows fetched at a time: the first at once, later ones in bulk
 _GRACE = 0.5  # seconds by which the client waits longer than the server's own limit
 _TICK = 0.1
 _MIGRATION_LOCK = 0x4152_4348  # advisory lock: one migration at a time
@@ -244,7 +244,7 @@ class PostgresqlDatabase:
                 yield from rows
                 if len(rows) < size:
                     break
-                size = LAST_PAGE
+                size = min(8 * size, LAST_PAGE)
             session.run("COMMIT")
 
     def sync(self) -> None:
