@@ -9,6 +9,7 @@ through untouched. Digital signatures are not made anew: a change to a signed at
 from __future__ import annotations
 
 import itertools
+import mmap
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -30,6 +31,7 @@ __all__ = (
     "parse_path", "path_text",
 )  # fmt: skip
 
+FORGET = 16 << 20  # bytes of a mapped file after which its pages are given back
 LONGEST_BEGINNING = 16 << 20  # bytes of a deflated object that may stand before what is changed
 
 
@@ -83,8 +85,17 @@ def _steps(pieces: Iterable[Buffer]) -> Iterator[bytes]:
             gathered = bytearray()
         for at in range(0, len(piece), STEP):
             yield bytes(piece[at : at + STEP])
+            if at % FORGET == FORGET - STEP:
+                forget(piece)
     if gathered:
         yield bytes(gathered)
+
+
+def forget(piece: Buffer) -> None:
+    """Give back the memory that the pages of a mapped file take; what is read again comes from the page cache."""
+    owner = piece.obj if isinstance(piece, memoryview) else piece
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _changed_deflated(

@@ -15,7 +15,7 @@ from archive.dicom.coercion import Action, CoerceRule
 from archive.dicom.paths import parse_path
 from archive.dicom.provenance import System
 from archive.dicom.uids import DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from archive.errors import Conflict, Damaged, IndexUnavailable
+from archive.errors import Conflict, Damaged, IndexUnavailable, TooLarge
 from archive.index import Outcome
 from archive.services.changing import Changing
 from archive.services.releasing import Release, Releasing
@@ -483,3 +483,39 @@ def test_first_images_of_a_patient_on_many_threads_give_one_patient(site: Site) 
         thread.join(30)
     statistics = site.index.statistics()
     assert (statistics.patients, statistics.studies, statistics.instances) == (1, 16, 16)
+
+
+# -- size -------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_an_object_that_is_changed(site: Site) -> None:
+    with_rules(site, UPPER)
+    data = builders.ct(PatientID="p1")
+    head = builders.bytes_of(data)
+    head = head[: head.index(b"\xe0\x7f\x10\x00OW")]
+    size, block = 96 << 20, bytes(1 << 20)
+    reception = site.store.receive(CT1, str(data.SOPClassUID), str(data.SOPInstanceUID), EXPLICIT_LITTLE)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = peak()
+    reception.write(head + b"\xe0\x7f\x10\x00OW\0\0" + size.to_bytes(4, "little"))
+    for _ in range(size >> 20):
+        reception.write(block)
+    assert reception.finish() is Outcome.STORED
+    assert peak() - before < 40 << 20
+    known = site.index.known(str(data.SOPInstanceUID))
+    assert known is not None and known.location.size > size
+
+
+def peak() -> int:
+    """The most memory this process has held, mapped files included."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def test_an_object_above_the_limit_is_refused_whatever_rules_there_are(begin: Begin) -> None:
+    site = with_rules(begin(max_instance_size=2 << 20), UPPER)
+    data = builders.ct(PatientID="p1")
+    data.add_new(0x00091010, "OB", bytes(2 << 20))
+    with pytest.raises(TooLarge):
+        put(site, data)
+    assert site.objects() == [] and site.volume.spool.size() == 0
