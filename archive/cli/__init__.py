@@ -20,6 +20,7 @@ from archive.cli import (
     check,
     coerce,
     commit,
+    corrections,
     fsck,
     importing,
     index,
@@ -41,7 +42,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes, sending,
-    fsck, reindex, commit,
+    fsck, reindex, commit, corrections,
 )  # fmt: skip
 
 
