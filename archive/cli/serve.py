@@ -11,6 +11,7 @@ from archive import app, log
 from archive.cli.common import Commands, command
 from archive.config import Complaints, Config, find_file, load, needs_restart
 from archive.dimse.census import Census
+from archive.dimse.relay import Relay
 from archive.supervisor import Supervisor, run_alone
 
 LOG = logging.getLogger("archive.serve")
@@ -86,8 +87,10 @@ def serve(options: argparse.Namespace) -> int:
         LOG.error("the store could not be opened, see above")
         return 1
     census = Census(config.processes, app.rows_of_census(config))
+    relay = Relay(config.processes, len(sockets)) if config.processes > 1 else None
     children = [
-        (f"acceptor-{number}", _acceptor(settings, sockets, census, number)) for number in range(config.processes)
+        (f"acceptor-{number}", _acceptor(settings, sockets, census, number, relay))
+        for number in range(config.processes)
     ]
     children.append(("background", _background(settings, hl7_sockets)))
     _say_listening(config, sockets)
@@ -97,8 +100,10 @@ def serve(options: argparse.Namespace) -> int:
     return status
 
 
-def _acceptor(settings: Settings, sockets: list[socket.socket], census: Census, number: int) -> app.Main:
-    return lambda ready: app.Acceptor(settings.config, sockets, census, number).run(ready, settings.again)
+def _acceptor(
+    settings: Settings, sockets: list[socket.socket], census: Census, number: int, relay: Relay | None
+) -> app.Main:
+    return lambda ready: app.Acceptor(settings.config, sockets, census, number, relay).run(ready, settings.again)
 
 
 def _background(settings: Settings, sockets: list[socket.socket | None]) -> app.Main:

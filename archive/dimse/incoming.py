@@ -32,6 +32,7 @@ from archive.dimse.reasons import (
     ProtocolError,
     TimedOut,
 )
+from archive.dimse.relay import Place
 from archive.dimse.tls import ServerTLS, peer_names
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Serving:
     timeouts: Timeouts
     tls: ServerTLS | None
     gone: Callable[[Incoming], None]
+    place: Place | None = None  # among the processes
     stopping: bool = False
 
 
@@ -82,6 +84,9 @@ class Incoming:
         self._connection: Connection | None = None
         self._pending = True
         self._aet = ""
+        self._counted = serving.place is not None
+        if serving.place is not None:
+            serving.place.count(1)
 
     def run(self) -> None:
         try:
@@ -216,6 +221,7 @@ class Incoming:
     def _end(self) -> None:
         """Give the slot back first; then let the peer read our last words, if it may stay that long."""
         try:
+            self._uncount()
             if self._aet:
                 self._serving.limits.exit(self._aet, self.address)
                 self._aet = ""
@@ -234,7 +240,14 @@ class Incoming:
             self._pending = True
         connection.linger(connection.timeouts.acse)
 
+    def _uncount(self) -> None:
+        """Nothing is left to be done for this connection, even if it stays for a moment."""
+        if self._counted and self._serving.place is not None:
+            self._counted = False
+            self._serving.place.count(-1)
+
     def forget(self) -> None:
+        self._uncount()
         self._leave_pending()
         if self._connection is not None:
             self._connection.close()

@@ -19,6 +19,7 @@ from archive.dimse.association import Association
 from archive.dimse.connection import TIMEOUTS, Timeouts
 from archive.dimse.incoming import Handler, Incoming, Policy, Serving
 from archive.dimse.limits import Limits
+from archive.dimse.relay import Place
 from archive.dimse.threads import Threads
 from archive.dimse.tls import ServerTLS
 
@@ -57,8 +58,11 @@ class Listener:
         tls: ServerTLS | None = None,
         limits: Limits | None = None,
         timeouts: Timeouts = TIMEOUTS,
+        place: Place | None = None,
     ) -> None:
+        """With a `place`, connections are spread over the processes that share the socket."""
         self._sock = sock
+        self._place = place
         self._tls = tls
         self._limits = limits or Limits()
         self._timeouts = timeouts
@@ -91,7 +95,7 @@ class Listener:
 
     def start(self, handler: Handler, policy: Policy) -> None:
         """Serve in threads of our own: `handler(association)` runs in the association's."""
-        self._serving = Serving(handler, policy, self._limits, self._timeouts, self._tls, self._gone)
+        self._serving = Serving(handler, policy, self._limits, self._timeouts, self._tls, self._gone, self._place)
         self._sock.setblocking(False)  # another process may be quicker after we were woken
         self._accepting = threading.Thread(target=self._accept_all, name=f"accept:{self.port}", daemon=True)
         self._accepting.start()
@@ -101,19 +105,44 @@ class Listener:
             # Exclusive: of the processes that share the socket, the kernel wakes one per connection.
             poll.register(self._sock, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             poll.register(self._wake_reader, select.EPOLLIN)
+            if self._place is not None:
+                poll.register(self._place, select.EPOLLIN)
             while not self._stopping:
-                poll.poll()
-                if not self._stopping and self._serving is not None:
-                    self._accept(self._serving)
+                for descriptor, _ in poll.poll():
+                    if not self._stopping and self._serving is not None:
+                        self._accept(self._serving, handed=self._place is not None and descriptor == self._place.fileno())
 
-    def _accept(self, serving: Serving) -> None:
+    def _accept(self, serving: Serving, *, handed: bool) -> None:
         try:
-            sock, peer = self._sock.accept()
-        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            sock, peer = self._handed() if handed else self._accepted()
+        except (BlockingIOError, ConnectionError, InterruptedError):
             return
         except OSError as error:
             self._pause(error)
             return
+        if sock is not None:
+            self._begin(serving, sock, peer)
+
+    def _accepted(self) -> tuple[socket.socket | None, tuple[str, int]]:
+        """The next connection; None when another process has it now."""
+        sock, peer = self._sock.accept()
+        if self._place is not None and self._place.hand_over(sock):
+            return None, peer
+        return sock, peer
+
+    def _handed(self) -> tuple[socket.socket | None, tuple[str, int]]:
+        """A connection that another process accepted."""
+        assert self._place is not None
+        sock = self._place.take()
+        if sock is None:
+            return None, ("", 0)
+        try:
+            return sock, sock.getpeername()
+        except OSError as error:
+            sock.close()
+            raise ConnectionAbortedError from error
+
+    def _begin(self, serving: Serving, sock: socket.socket, peer: tuple[str, int]) -> None:
         address = _plain(peer[0])
         if not (serving.policy.admit(address) and self._limits.admit(address)):
             self._complain("connection from %s closed: too many from there have not said who they are", address)
@@ -162,6 +191,8 @@ class Listener:
         for descriptor in (self._wake_reader, self._wake_writer):
             os.close(descriptor)
         self._sock.close()
+        if self._place is not None:
+            self._place.leave()
         self._threads.close()
         with self._lock:
             live = list(self._live.values())
