@@ -99,11 +99,13 @@ class Modality:
     # -- asking ---------------------------------------------------------------------------------
 
     @contextmanager
-    def calling(self, port: int, called: str = "ARCHIVE") -> Iterator[Any]:
+    def calling(
+        self, port: int, called: str = "ARCHIVE", contexts: Sequence[str] = (StorageCommitmentPushModel, CTImageStorage)
+    ) -> Iterator[Any]:
         """An association for storage and commitment, on which reports are taken too."""
         entity = AE(self.aet)
-        entity.add_requested_context(StorageCommitmentPushModel, self.syntaxes)
-        entity.add_requested_context(CTImageStorage)
+        for context in contexts:
+            entity.add_requested_context(context, self.syntaxes)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take, [True])]
         assoc = entity.associate("127.0.0.1", port, ae_title=called, evt_handlers=handlers)
         assert assoc.is_established
