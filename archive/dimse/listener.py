@@ -107,10 +107,11 @@ class Listener:
             poll.register(self._wake_reader, select.EPOLLIN)
             if self._place is not None:
                 poll.register(self._place, select.EPOLLIN)
+            arrivals = self._place.fileno() if self._place is not None else -1
             while not self._stopping:
                 for descriptor, _ in poll.poll():
                     if not self._stopping and self._serving is not None:
-                        self._accept(self._serving, handed=self._place is not None and descriptor == self._place.fileno())
+                        self._accept(self._serving, handed=descriptor == arrivals)
 
     def _accept(self, serving: Serving, *, handed: bool) -> None:
         try:

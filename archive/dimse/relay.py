@@ -3,8 +3,9 @@
 The kernel wakes one process for each connection, but not the one with the least to do: of four associations that
 begin at once, three or four end up in one process as often as not, and wait for one interpreter.
 
-Rules that hold here: made before the processes fork; every number has one process that writes it; a connection that cannot be handed over is served where it was accepted; a process that died is given nothing until
-its successor serves, which also takes what its predecessor was given and left.
+Rules that hold here: made before the processes fork; every number has one process that writes it; a connection that
+cannot be handed over is served where it was accepted; a process that died is given nothing until its successor
+serves, which also takes what its predecessor was given and left.
 """
 
 from __future__ import annotations
