@@ -19,13 +19,14 @@ from typing import Protocol
 from archive.errors import ArchiveError
 from archive.index import Index, Lane, Settled, State, StoredInstance, Task
 from archive.services.routing import DELIVER, VERIFY
-from archive.services.schedule import Schedule, pause
+from archive.services.schedule import Schedule, chance, pause
 
 log = logging.getLogger(__name__)
 
 BATCH = 128  # images leased together: some 2 ms of the index for each tenth of a second of sending
 ENOUGH = 64  # results written together, and images under way below which more are leased
 LATE = 0.1  # seconds a result may wait for others: what a kill makes us send twice at most
+GATHER = 0.05  # seconds between two leases, so that images that come one by one are leased together
 LEASE = 60.0  # seconds; extended at half time
 PROOF_AFTER = 2.0  # seconds until a destination is asked for what it has answered success for
 DELETED = "deleted before it was sent"
@@ -159,20 +160,30 @@ class Delivery:
         self._outcomes: list[Settled] = []
         self._oldest = 0.0  # of the outcomes that are not written
         self._leased_at = 0.0
+        self._lease_after = 0.0
         self._quiet_since = 0.0
         self._allowance = float(conditions.rate)
         self._allowed_at = clock()
         self._state = Lane(name)
+        self._chance = 1.0  # of all pauses of one step, so that their outcomes are written together
+        self._look = True  # somebody may have changed what holds up the lane
         self._trial = True  # nothing has come through yet: one image goes first
         self._asked = False  # a destination that was down when the daemon started is asked at once
         self._closing = False
+
+    def look(self) -> None:
+        """From another thread: the next step finds out what holds up the lane."""
+        self._look = True
 
     # -- one step -------------------------------------------------------------------------------
 
     def step(self) -> float | None:
         """Do what is due; seconds until something will be, None when only a wake brings more."""
         now = self._clock()
-        self._state = self._queue.lane(self.name)
+        self._chance = chance()
+        if self._look:
+            self._look = False
+            self._state = self._queue.lane(self.name)
         self._collect(now)
         if self._channel is not None and not self._channel.alive:
             self._break(now, self._channel.reason)
@@ -192,10 +203,10 @@ class Delivery:
 
     def _next(self, now: float) -> float | None:
         """Seconds until results have to be written, leases extended, the channel closed or something is due."""
-        if self._outcomes:
-            return max(0.0, self._oldest + LATE - now)
-        if self._busy:
-            return max(0.0, self._leased_at + LEASE / 2 - now)
+        if self._outcomes or self._busy:
+            until = self._oldest + LATE if self._outcomes else self._leased_at + LEASE / 2
+            gather = self._lease_after if self._lease_after > now else until
+            return max(0.0, min(until, gather) - now)
         left = None if self._channel is None else self._quiet_since + self._conditions.idle - now
         if left is not None and left <= 0:
             self._close_channel()
@@ -205,7 +216,7 @@ class Delivery:
     def _due(self, now: float) -> float | None:
         """Seconds until the next image may go."""
         due = None if self._state.paused is not None else self._index.next_due(DELIVER, lane=self.name)
-        return None if due is None else max(0.0, max(due, self._state.down_until or 0.0) - now)
+        return None if due is None else max(0.0, max(due, self._state.down_until or 0.0, self._lease_after) - now)
 
     # -- what came back -------------------------------------------------------------------------
 
@@ -236,12 +247,10 @@ class Delivery:
             return Settled(task.id, State.FAILED, result.reason)
         if result.fate is Fate.LOST and task.attempts == 1 and terms.delays:
             return Settled(task.id, State.WAITING, result.reason, now)  # an association may just have been too old
-        return again(task, terms, result.reason, now)
+        return again(task, terms, result.reason, now, self._chance)
 
     def _write(self, now: float) -> None:
-        if self._outcomes and (
-            len(self._outcomes) >= ENOUGH or now - self._oldest >= LATE or not self._busy
-        ):
+        if self._outcomes and (len(self._outcomes) >= ENOUGH or now - self._oldest >= LATE):
             outcomes, self._outcomes = self._outcomes, []
             try:
                 self._queue.settle(self._owner, now, outcomes)
@@ -260,7 +269,7 @@ class Delivery:
     def _is_open(self, now: float) -> bool:
         """Whether something may be sent; asks a destination that was down when it is time."""
         if self._state.down_until is None:
-            return True
+            return not self._closing
         if self._busy:
             return False
         due = self._index.next_due(DELIVER, lane=self.name)
@@ -287,7 +296,7 @@ class Delivery:
         self._close_channel()
         tries = self._state.down_tries + 1
         delays = self._conditions.delays
-        wait = pause(delays, min(tries, len(delays))) or delays[-1]
+        wait = pause(delays, min(tries, len(delays)), self._chance) or delays[-1]
         since = self._state.down_since or now
         self._state = self._queue.hold(
             self.name, down_since=since, down_until=now + wait, down_tries=tries, down_why=reason[:500]
@@ -315,7 +324,7 @@ class Delivery:
     def _lease(self, now: float) -> None:
         """More images, unless enough are under way; after trouble a single one."""
         under_way = len(self._waiting) + len(self._sent)
-        if under_way >= (1 if self._trial else ENOUGH):
+        if under_way >= (1 if self._trial else ENOUGH) or now < self._lease_after:
             return
         due = self._index.next_due(DELIVER, lane=self.name)
         if due is None or due > now:
@@ -326,6 +335,8 @@ class Delivery:
         )
         if not tasks:
             return
+        if len(tasks) < limit:
+            self._lease_after = now + GATHER
         if not under_way:
             self._leased_at = now
         stored = self._queue.stored([task.payload["sop"] for task in tasks])
@@ -445,14 +456,17 @@ class Proof:
         reason = trouble or "answered with success, but the destination does not find it"
         return again(task, terms, reason, now)
 
+    def look(self) -> None:
+        """Every step looks."""
+
     def close(self, grace: float) -> None:
         """Give back what an interrupted step has leased."""
         self._queue.release(self._owner)
 
 
-def again(task: Task, terms: Terms, reason: str, now: float) -> Settled:
+def again(task: Task, terms: Terms, reason: str, now: float, factor: float = 1.0) -> Settled:
     """Another try after a pause, or the end of all tries."""
-    wait = pause(terms.delays, task.attempts)
+    wait = pause(terms.delays, task.attempts, factor)
     if wait is None:
         tries = "" if task.attempts == 1 else f" ({task.attempts} tries)"
         return Settled(task.id, State.FAILED, f"{reason}{tries}")

@@ -43,8 +43,13 @@ class Schedule:
         return found
 
 
-def pause(delays: Sequence[float], tries: int) -> float | None:
-    """Seconds to wait after so many tries have failed, a little more or less; None when it was the last."""
+def pause(delays: Sequence[float], tries: int, factor: float = 1.0) -> float | None:
+    """Seconds to wait after so many tries have failed, times ``factor``; None when it was the last."""
     if not 0 < tries <= len(delays):
         return None
-    return delays[tries - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+    return delays[tries - 1] * factor
+
+
+def chance() -> float:
+    """What a pause is multiplied with."""
+    return random.uniform(1 - JITTER, 1 + JITTER)

@@ -21,6 +21,7 @@ from archive.workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
+GATHER = 0.02  # seconds between two walks over the lanes, however many tasks are committed
 GRACE = 2.0  # seconds for images that are under way at the end
 
 
@@ -28,6 +29,7 @@ class Step(Protocol):
     """What a lane's thread runs."""
 
     def step(self) -> float | None: ...
+    def look(self) -> None: ...
     def close(self, grace: float) -> None: ...
 
 
@@ -61,24 +63,35 @@ class Deliveries:
         self._lanes: dict[tuple[str, str], _Running] = {}
         self._held: dict[str, Lane] = {}
         self._begun = False
+        self._after = 0.0
 
     def step(self) -> float | None:
         """Wake the lanes in which something is due, or whose state a person has changed."""
         if not self._begun:
             self._begin()
             self._begun = True
-        held = self._index.queue.lanes()
-        changed = {name for name, lane in held.items() if lane != self._held.get(name)}
-        self._held = held
         now = self._clock()
+        if now < self._after <= now + GATHER:
+            return self._after - now
+        self._after = now + GATHER
+        self._tell_changes()
         for kind in sorted(self.kinds):
             for lane, ready in self._index.queue.heads(kind).items():
                 running = self._lanes.get((kind, lane))
                 if running is None:
                     self._start(kind, lane)
-                elif ready <= now or lane in changed:
+                elif ready <= now:
                     running.event.set()
         return None
+
+    def _tell_changes(self) -> None:
+        """Lanes whose state is not what it was the last time."""
+        held = self._index.queue.lanes()
+        for (_, lane), running in self._lanes.items():
+            if held.get(lane) != self._held.get(lane):
+                running.work.look()
+                running.event.set()
+        self._held = held
 
     def _begin(self) -> None:
         """Free what dead processes hold, and ask again what the windows of this configuration say."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from archive.services.schedule import JITTER, Schedule, pause
+from archive.services.schedule import JITTER, Schedule, chance, pause
 
 NIGHT = (range(7), 22 * 60, 6 * 60)
 WEEKEND = ((5, 6), 0, 24 * 60)
@@ -35,9 +35,11 @@ def test_a_window_is_open_or_says_when_it_opens(spans: tuple[tuple[range, int, i
     assert Schedule(spans).opens(at(now)) == (at(opens) if opens else None)
 
 
-def test_pauses_come_one_after_the_other_with_a_little_chance_and_end() -> None:
-    for tries, middle in ((1, 10.0), (2, 20.0)):
-        found = pause((10.0, 20.0), tries)
-        assert found is not None and middle * (1 - JITTER) <= found <= middle * (1 + JITTER)
-    assert pause((10.0, 20.0), 3) is None
+def test_pauses_come_one_after_the_other_and_end() -> None:
+    assert [pause((10.0, 20.0), tries, 1.1) for tries in (1, 2, 3)] == [11.0, 22.0, None]
     assert pause((), 1) is None
+
+
+def test_what_failed_together_is_not_tried_together_for_ever() -> None:
+    found = {chance() for _ in range(10)}
+    assert len(found) > 1 and all(1 - JITTER <= each <= 1 + JITTER for each in found)
