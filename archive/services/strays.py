@@ -210,7 +210,8 @@ class Strays:
 
         Gives UID and path of each that was mended.
         """
-        waiting = list(dict.fromkeys([*paths, *walk(self._volume, LOST)]))
+        before = set(walk(self._volume, LOST))
+        waiting = list(dict.fromkeys([*paths, *before]))
         while waiting:
             path = waiting.pop()
             stray = self.look(path)
@@ -225,3 +226,11 @@ class Strays:
                 self._volume.remove(path)  # its bytes have their place again
             # What lay in the place of the mended one may be what another one misses.
             waiting += [each for each in walk(self._volume, LOST) if each not in waiting]
+        for path in set(walk(self._volume, LOST)) - before:
+            self._drop_copy(path)
+
+    def _drop_copy(self, path: str) -> None:
+        """Remove a file that was moved away just now and whose bytes have their place again."""
+        stray = self.look(path)
+        if stray and stray.content and stray.instance and self._is_received(stray) and self._check(stray.instance):
+            self._volume.remove(path)
