@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 
 BREAKS = 3  # associations lost in a row, without an object sent between, before a lane gives up
 
+SOON = 0.2  # seconds after which an owner hears of every result, however many it takes together
+
 GRACE = 2.0  # seconds for an object under way when its requester is gone: sub-operations end within 5
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the item
@@ -115,9 +117,10 @@ class Lanes(Generic[I]):
 
     def results(self) -> list[Sent]:
         """What was done since the last call. Never blocks."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.eventfd_read(self._wake)
         with self._changed:
+            if self._wake >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
             found = list(self._results)
             self._results.clear()
         return found
@@ -179,7 +182,18 @@ class Lanes(Generic[I]):
         with self._changed:
             self._results.append(sent)
             self._done()
-        self.wake()
+            tell = self._is_worth_telling()
+        if tell:
+            self.wake()
+
+    def _is_worth_telling(self) -> bool:
+        """Waking the owner costs as much as a third of sending a small object."""
+        now = time.monotonic()
+        enough = len(self._results) >= self._together or now - self._told >= SOON
+        tell = enough or not (self._busy or self._work)  # nobody would tell of the last ones
+        if tell:
+            self._told = now
+        return tell
 
     def _done(self) -> None:
         self._busy -= 1
