@@ -23,7 +23,9 @@ from archive.notify import notify, watchdog_interval
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
-WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+CHILD_IS_READY = signal.SIGUSR1  # from a child, beside the byte it writes
+END = (signal.SIGTERM, signal.SIGINT)
+WATCHED = {signal.SIGCHLD, signal.SIGHUP, CHILD_IS_READY, *END}
 DRAIN = 10.0  # seconds from SIGTERM to the end, stalled peers included
 MARGIN = 1.5  # of these, what a child gets no part of: time to kill it and to say so
 SHORT_LIFE = 5.0  # a child that dies younger is started again after a pause
@@ -50,6 +52,7 @@ class Supervisor:
         self._reload = reload
         self._drain = drain
         self._stopping = 0.0
+        self._reload_asked = False
 
     def run(self) -> int:
         """Return 0 after an orderly end, 1 when a child could not start or had to be killed."""
@@ -58,7 +61,10 @@ class Supervisor:
             self._stop()
             self._wait_for_end()
             return 1
-        notify("READY=1")
+        if not self._stopping:
+            notify("READY=1")
+            if self._reload_asked:
+                self._hang_up()
         while not self._stopping:
             self._wait_once()
         return self._wait_for_end()
@@ -66,14 +72,33 @@ class Supervisor:
     # -- start --------------------------------------------------------------------------------
 
     def _start_all(self) -> bool:
-        """Fork every child and wait until each is serving."""
-        waits = [(child, self._fork(child)) for child in self._children]
-        for child, reader in waits:
-            with os.fdopen(reader, "rb") as pipe:
-                if pipe.read(1) != b"+":
-                    log.error("process %s did not start", child.name)
-                    return False
-        return True
+        """Fork every child and wait until each is serving, or until we are told to stop."""
+        waiting = {self._fork(child): child for child in self._children}
+        try:
+            while waiting and not self._stopping:
+                for reader in [reader for reader in waiting if (said := _said(reader)) is not None]:
+                    child = waiting.pop(reader)
+                    os.close(reader)
+                    if said != b"+":
+                        log.error("process %s did not start", child.name)
+                        return False
+                if waiting:
+                    self._wait_for_start(list(waiting.values()))
+            return True
+        finally:
+            for reader in waiting:
+                os.close(reader)
+
+    def _wait_for_start(self, starting: list[Child]) -> None:
+        """Until a child is ready or dead; whoever is told to stop does not wait for those that serve nobody yet."""
+        info = signal.sigwaitinfo(WATCHED)
+        if info.si_signo == signal.SIGHUP:
+            self._reload_asked = True
+        elif info.si_signo in END:
+            self._stop()
+            for child in starting:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
 
     def _fork(self, child: Child) -> int:
         """Start `child`; the descriptor that comes back gives one byte when it is ready, else its end."""
@@ -98,11 +123,9 @@ class Supervisor:
         """Life of a child; never returns."""
         status = 1
         try:
-            prctl = ctypes.CDLL(None, use_errno=True).prctl
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            prctl(PR_SET_NAME, child.name.encode()[:15])  # for ps and top
-            if os.getppid() == parent:
-                status = child.main(lambda: _say_ready(writer))
+            _die_with(parent)
+            _prctl()(PR_SET_NAME, child.name.encode()[:15])  # for ps and top
+            status = child.main(lambda: _say_ready(writer, parent))
         except ArchiveError as error:
             log.error("process %s: %s", child.name, error)
         except Exception:
@@ -121,10 +144,10 @@ class Supervisor:
             self._restart_due()
         elif info.si_signo == signal.SIGHUP:
             self._hang_up()
-        elif info.si_signo == signal.SIGCHLD:
-            self._bury()
-        else:
+        elif info.si_signo in END:
             self._stop()
+        else:
+            self._bury()
 
     def _patience(self) -> float:
         """Seconds until something is due without a signal; a day when nothing is."""
@@ -184,10 +207,11 @@ class Supervisor:
     def _wait_for_end(self) -> int:
         """Give the children until the deadline; a second SIGTERM or SIGINT ends them at once."""
         deadline = self._stopping + self._drain - MARGIN / 2
+        self._bury()
         while any(child.pid for child in self._children):
             left = deadline - time.monotonic()
             info = signal.sigtimedwait(WATCHED, left) if left > 0 else None
-            if info is None or info.si_signo in (signal.SIGTERM, signal.SIGINT):
+            if info is None or info.si_signo in END:
                 self._kill()
                 return 1
             self._bury()
@@ -207,10 +231,11 @@ def run_alone(work: Callable[[], None]) -> int:
     """Do `work` in a process of its own, so that what it opens and starts is gone before others are forked."""
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         status = 1
         try:
+            _die_with(parent)
             work()
             status = 0
         except ArchiveError as error:
@@ -224,10 +249,33 @@ def run_alone(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _say_ready(writer: int) -> None:
+def _prctl() -> Callable[[int, object], int]:
+    prctl: Callable[[int, object], int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl
+
+
+def _die_with(parent: int) -> None:
+    """Whatever ends the process that forked this one ends this one too."""
+    _prctl()(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that
+        os._exit(1)
+
+
+def _said(reader: int) -> bytes | None:
+    """What a starting child said: one byte when it is ready, none when it is dead, None as long as it says nothing."""
+    os.set_blocking(reader, False)
+    try:
+        return os.read(reader, 1)
+    except BlockingIOError:
+        return None
+
+
+def _say_ready(writer: int, supervisor: int) -> None:
     with contextlib.suppress(OSError):  # a supervisor that restarts a child does not wait for this
         os.write(writer, b"+")
     os.close(writer)
+    if os.getppid() == supervisor:
+        os.kill(supervisor, CHILD_IS_READY)
 
 
 def _ending(status: int) -> str:

@@ -23,6 +23,8 @@ def child(ready):
     (folder / f"born-{os.getpid()}").touch()
     if how == "unable":
         return 1
+    if how == "slow":
+        time.sleep(60)
     ready()
     while True:
         number = signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -139,3 +141,36 @@ def test_sighup_reaches_the_children_only_with_a_good_configuration(start, how: 
     run.until(lambda: run.count("reload") == 1)
     time.sleep(0.2)
     assert run.count("SIGHUP-*") == reached
+
+
+def test_sigterm_does_not_wait_for_children_that_are_starting(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("slow")
+    run.born(2)
+    run.process.terminate()
+    assert run.process.wait(5) == 0
+
+
+ALONE = """
+import os, sys, time
+from pathlib import Path
+from archive.supervisor import run_alone
+
+def work():
+    Path(sys.argv[1], f"born-{os.getpid()}").touch()
+    time.sleep(60)
+
+run_alone(work)
+"""
+
+
+def test_work_done_alone_dies_with_who_wanted_it(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ALONE, str(tmp_path)], cwd=Path(__file__).parent.parent)
+    deadline = time.monotonic() + 10
+    while not (born := list(tmp_path.glob("born-*"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait(5)
+    worker = int(born[0].name.split("-")[1])
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(worker)
