@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from archive.storage.local import write_all
+from archive.storage.local import sync_folder, write_all
 
 JSON_MAGIC, MAGIC = b"AJ01", b"AJ02"
 MARSHAL = 4  # the version of its format, which later Pythons go on reading
@@ -77,6 +77,7 @@ class Journal:
         self._wanted = size
         if os.fstat(self._fd).st_size == 0:
             _preallocate(self._fd, size)
+            sync_folder(folder)
         self._divide()
         self._active = 0
         self._sequence = 0

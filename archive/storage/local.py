@@ -74,11 +74,18 @@ class Volume:
                     f"If this really is the volume, create the file {sentinel} by hand"
                 )
             self._initialise(sentinel)
-        for folder in ("objects", "quarantine", "journal"):
-            (self.root / folder).mkdir(exist_ok=True)
+        self._make_folders()
         self._spool = Spool(self.root / "spool")
         # Open from now on: a sync through it reports every write error since, whoever saw it first.
         self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _make_folders(self) -> None:
+        """A folder whose name a power cut takes away would take along what is in it."""
+        missing = [self.root / name for name in ("objects", "quarantine", "journal") if not (self.root / name).is_dir()]
+        for folder in missing:
+            folder.mkdir(exist_ok=True)
+        if missing:
+            sync_folder(self.root)
 
     def _initialise(self, sentinel: Path) -> None:
         try:
