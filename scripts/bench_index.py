@@ -222,6 +222,8 @@ class Daemon:
         self._folder = folder
         self._run(f"sqlite:///{folder}/empty.db")  # makes the volume, which an index of a million expects to be there
         self.stop()
+        self._run(url)
+        self.stop()
         self.started = self._run(url)
 
     def _run(self, url: str) -> float:
@@ -252,7 +254,8 @@ def store_in_turn(daemons: dict[int, Daemon], folder: Path) -> dict[int, float]:
     from benchlib import data
     from benchlib.client import Association, Offer, StoredFile, Target
 
-    made = {size: data.build(folder / f"objects-{size}", data.SMALL, STORES, one_study=False) for size in daemons}
+    shutil.rmtree(folder, ignore_errors=True)
+    made = {size: data.build(folder / str(size), data.SMALL, STORES, one_study=False) for size in daemons}
     times: dict[int, list[float]] = {size: [] for size in daemons}
     with contextlib.ExitStack() as stack:
         offers = [Offer(data.SMALL.sop_class, (EXPLICIT,))]
@@ -272,8 +275,8 @@ def store_in_turn(daemons: dict[int, Daemon], folder: Path) -> dict[int, float]:
 # -- the whole ----------------------------------------------------------------------------------------
 
 
-def measure(urls: dict[int, str], folder: Path) -> list[tuple[str, dict[int, str]]]:
-    """The rows of the table."""
+def measure(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int, str]]]:
+    """The rows of the table, as they are known."""
     for size, url in urls.items():
         with contextlib.closing(open_index(url)) as index:
             if index.statistics().studies < size:
@@ -281,28 +284,32 @@ def measure(urls: dict[int, str], folder: Path) -> list[tuple[str, dict[int, str
             drop(index)
     indexes = {size: open_index(url) for size, url in urls.items()}
     names, rows, firsts = ask_in_turn(indexes)
-    table = [(name, rows[name]) for name in names]
+    yield from ((name, rows[name]) for name in names)
     slowest = {size: max((firsts[name][size], name) for name in names if name != WHOLE) for size in urls}
-    table.append(("**slowest first answer**", {size: f"{ms:.2f} ({name})" for size, (ms, name) in slowest.items()}))
-    table.append(("count and instances of a study", {n: measure_selection(each, n) for n, each in indexes.items()}))
-    table.append(("everything to the end: answers/s (memory)", {n: measure_all(each) for n, each in indexes.items()}))
+    yield "**slowest first answer**", {size: f"{ms:.2f} ({name})" for size, (ms, name) in slowest.items()}
+    yield "count and instances of a study", {size: measure_selection(each, size) for size, each in indexes.items()}
+    yield "everything to the end: answers/s (memory)", {size: measure_all(each) for size, each in indexes.items()}
     for new_study, durable in itertools.product((False, True), (False, True)):
         which, how = "the first" if new_study else "a further", "synced" if durable else "journaled"
-        words = f"add {which} instance of a study, {how}"
-        table.append((words, {size: f"{ms:.2f}" for size, ms in add_in_turn(indexes, new_study, durable).items()}))
+        added = add_in_turn(indexes, new_study, durable)
+        yield f"add {which} instance of a study, {how}", {size: f"{ms:.2f}" for size, ms in added.items()}
     for index in indexes.values():
         drop(index)
         index.close()
+    yield from measure_daemons(urls, folder)
+
+
+def measure_daemons(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int, str]]]:
+    """The same seen from outside: starting, and storing."""
     daemons = {size: Daemon(folder / f"daemon-{size}", url) for size, url in urls.items()}
-    table.append(("start of the daemon, s", {size: f"{each.started:.2f}" for size, each in daemons.items()}))
-    stored = store_in_turn(daemons, folder)
-    table.append(("C-STORE, a new study each", {size: f"{ms:.2f}" for size, ms in stored.items()}))
+    yield "start of the daemon, s", {size: f"{each.started:.2f}" for size, each in daemons.items()}
+    stored = store_in_turn(daemons, folder / "objects")
+    yield "C-STORE, a new study each", {size: f"{ms:.2f}" for size, ms in stored.items()}
     for each in daemons.values():
         each.stop()
     for url in urls.values():
         with contextlib.closing(open_index(url)) as index:
             drop(index)
-    return table
 
 
 @contextlib.contextmanager
@@ -327,13 +334,12 @@ def server(folder: Path) -> Iterator[Callable[[int], str]]:
         found.cleanup()
 
 
-def show(kind: str, table: list[tuple[str, dict[int, str]]]) -> None:
-    sizes = list(table[0][1])
+def show(kind: str, sizes: list[int], rows: Iterator[tuple[str, dict[int, str]]]) -> None:
     print("ms: first answer median / worst / all up to 10,000 (answers)\n")
     print("| | " + " | ".join(f"{kind} {size:,}" for size in sizes) + " |")
     print("|---" * (len(sizes) + 1) + "|")
-    for name, cells in table:
-        print(f"| {name} | " + " | ".join(cells[size] for size in sizes) + " |")
+    for name, cells in rows:
+        print(f"| {name} | " + " | ".join(cells[size] for size in sizes) + " |", flush=True)
 
 
 def main() -> None:
@@ -350,7 +356,8 @@ def main() -> None:
             url = stack.enter_context(server(folder))
         else:
             url = lambda size: f"sqlite:///{folder}/bench-{size}.db"  # noqa: E731
-        show("PostgreSQL" if options.postgresql else "SQLite", measure({n: url(n) for n in options.studies}, folder))
+        kind, urls = "PostgreSQL" if options.postgresql else "SQLite", {n: url(n) for n in options.studies}
+        show(kind, options.studies, measure(urls, folder))
 
 
 if __name__ == "__main__":
