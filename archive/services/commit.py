@@ -109,7 +109,11 @@ class Committer:
             self._refuse(group, StorageFailed("archive is shutting down"))
             return
         try:
+            self._volume.heal()
             sequence = self._journal.append([Record(record.to_plain(a.new), a.pieces) for a in group])
+        except StorageFailed as error:
+            self._refuse(group, error)
+            return
         except OSError as error:
             self._refuse(group, self._volume.failed(error))
             return

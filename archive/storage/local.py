@@ -118,8 +118,7 @@ class Volume:
 
     def check(self, size: int = 0) -> None:
         """Raise OutOfResources unless `size` more bytes may be stored now."""
-        if self._failure:
-            self._probe()
+        self.heal()
         now = self._clock()
         if not 0 <= now - self._looked < LOOK:
             self._free, self._looked = self.free(), now
@@ -132,6 +131,11 @@ class Volume:
             return StorageFailed("out of disk space", os.strerror(error.errno or 0))
         self._failure = error.strerror or "I/O error"
         return StorageFailed("storage failed", self._failure)
+
+    def heal(self) -> None:
+        """After a failed write or sync: raise StorageFailed unless a small file can be written and synced now."""
+        if self._failure:
+            self._probe()
 
     def _probe(self) -> None:
         """Write and sync a small file; the volume is healthy again when that works."""

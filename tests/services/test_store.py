@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -20,6 +21,7 @@ from archive.errors import (
     InvalidUID,
     NotUnderstood,
     OutOfResources,
+    StorageFailed,
     TooLarge,
 )
 from archive.index import Index, Outcome, open_index
@@ -296,6 +298,25 @@ def test_a_fault_in_the_leader_frees_those_who_wait(site: Site) -> None:
         for thread in threads:
             thread.join(10)
     assert len(errors) == 4 and not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_what_was_received_before_a_failed_sync_is_not_acknowledged_without_a_probe(site: Site, size: int) -> None:
+    data = builders.ct(PixelData=bytes(size)) if size else builders.ct()
+    content = builders.bytes_of(data)
+    reception = site.store.receive(ORIGIN, str(data.SOPClassUID), str(data.SOPInstanceUID), EXPLICIT)
+    reception.write(content)
+    site.volume.failed(OSError(errno.EIO, "Input/output error"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(site.volume, "_probe", _refuse)
+        with pytest.raises(OutOfResources):
+            reception.finish()
+    assert site.index.statistics().instances == 0 and site.objects() == []
+    assert site.put(data) is Outcome.STORED
+
+
+def _refuse(*_: object) -> None:
+    raise StorageFailed("storage failed", "Input/output error")
 
 
 def test_a_large_object_that_is_refused_leaves_no_part_behind(site: Site) -> None:
