@@ -9,8 +9,9 @@ import pytest
 
 from tests.faults.campaign.__main__ import chosen, main
 from tests.faults.campaign.faults import every_fault
-from tests.faults.campaign.run import SQLITE, Fault, Run
+from tests.faults.campaign.run import POSTGRESQL, SQLITE, Fault, Run
 from tests.faults.campaign.table import as_json, markdown
+from tests.faults.cluster import Cluster
 from tests.faults.forks import ForkServer
 from tests.faults.power import can_cut
 from tests.faults.seams import SEAMS
@@ -31,9 +32,19 @@ def forks() -> Iterator[ForkServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One server for all of them: those that stop it start it again."""
+    with Cluster(tmp_path_factory.mktemp("cluster") / "pg") as made:
+        yield made.make().start()
+
+
 @pytest.mark.parametrize("fault, database", few(), ids=lambda value: getattr(value, "number", value))
-def test_a_few_tries(fault: Fault, database: str, forks: ForkServer, tmp_path: Path) -> None:
-    run = Run(fault, tmp_path, forks, database, tries=fault.few, seconds=SECONDS).go()
+def test_a_few_tries(
+    fault: Fault, database: str, forks: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    shared = request.getfixturevalue("cluster") if database == POSTGRESQL else None
+    run = Run(fault, tmp_path, forks, database, tries=fault.few, seconds=SECONDS, shared=shared).go()
     assert run.violations == []
     assert run.tried > 0
 

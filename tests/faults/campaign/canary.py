@@ -27,7 +27,7 @@ KEYS = f"{MARKER}^PATIENT"
 
 @fault(
     "S20-22", "a patient's name through everything, in no log, comment or command", goal="G17", tries=400, seconds=120,
-    few=40, databases=(SQLITE, POSTGRESQL), twins=("talkative", "raw log"),
+    few=25, databases=(SQLITE, POSTGRESQL), twins=("talkative", "raw log"),
     proves="a name in the log and a forged line are seen",
 )  # fmt: skip
 def canary(run: Run) -> None:

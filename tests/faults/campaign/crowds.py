@@ -169,13 +169,13 @@ LIMIT = 10.0
 
 
 @fault(
-    "N26", "SIGTERM with idle, storing, stalled and silent peers", goal="G12", tries=1000, seconds=900, few=6,
+    "N26", "SIGTERM with idle, storing, stalled and silent peers", goal="G12", tries=1000, seconds=900, few=3,
     twins=("no end of patience at the end",), proves="an end that does not come, and one by force, are seen",
 )  # fmt: skip
 def terminations(run: Run) -> None:
     taken: list[float] = []
     while run.goes_on():
-        daemons = [run.daemon(merged({"timeouts": PATIENT}, {"processes": 2}), tls=True) for _ in range(AT_ONCE)]
+        daemons = [run.daemon(merged({"timeouts": PATIENT}, {"processes": 2}), tls=True) for _ in range(min(AT_ONCE, run.tries))]
         ends = [Ending(archive, run.rng.random() < 0.5) for archive in daemons]
         for each in ends:
             each.start()

@@ -119,7 +119,7 @@ def locked(run: Run) -> None:
         with case.storing(run):
             database = sqlite3.connect(case.archive.folder / "index.db", isolation_level=None, timeout=20)
             database.execute("begin exclusive")
-            time.sleep(run.rng.uniform(0.3, 9.0) if run.tries > 1 and not run.seams else 6.5)
+            time.sleep(6.5 if run.seams else run.rng.uniform(0.3, 9.0 if run.tries > 1 else 2.0))
             database.execute("rollback")
             database.close()
     case.figures(run)

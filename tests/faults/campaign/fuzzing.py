@@ -59,7 +59,7 @@ def pdus_in_process(run: Run) -> None:
 
 
 @fault(
-    "N37b", "connections with spoiled PDUs", goal="G5", tries=100_000, seconds=1200, few=600,
+    "N37b", "connections with spoiled PDUs", goal="G5", tries=100_000, seconds=1200, few=300,
     twins=("a fault in the wire", "memory leaks"), proves="a traceback in the log, and memory that grows, are seen",
 )  # fmt: skip
 def connections(run: Run) -> None:

@@ -90,7 +90,7 @@ class Killed:
 
 
 @fault(
-    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=12,
+    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=20,
     databases=BOTH, twins=("answer before commit", "row before file", "no recovery", "no sweep"),
     proves="acknowledged objects, rows without file, files without row and leftovers are seen",
 )  # fmt: skip
@@ -157,7 +157,7 @@ SMALL, LARGE = 3_000, 1_400_000
 
 
 @fault(
-    "D03", "kill -9 at every system call of a store", goal="G2", tries=4000, seconds=1500, few=10, databases=BOTH,
+    "D03", "kill -9 at every system call of a store", goal="G2", tries=4000, seconds=1500, few=6, databases=BOTH,
     twins=("row before file",), proves="a row without its file is seen between the two",
 )  # fmt: skip
 def every_call(run: Run) -> None:
@@ -235,7 +235,7 @@ SCHEMA_CALLS = {SQLITE: ("pwrite64", "fdatasync", "unlink", "openat"), POSTGRESQ
 
 
 @fault(
-    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=4, databases=BOTH,
+    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=2, databases=BOTH,
     twins=("schema in pieces",), proves="a schema that is half made is seen",
 )  # fmt: skip
 def kills_of_migration(run: Run) -> None:

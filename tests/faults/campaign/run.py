@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class Run:
     seconds: float = 60.0
     say: Callable[[str], None] = lambda words: None
     keep_findings: bool = False
+    shared: Cluster | None = None  # a database server that others use as well
 
     tried: int = 0
     violations: list[str] = field(default_factory=list)
@@ -158,11 +160,12 @@ class Run:
         """Of an empty index."""
         if self.database == SQLITE:
             return "sqlite:///index.db"
-        self._made += 1
-        return self.cluster.database(f"archive_{self._made}")
+        return self.cluster.database(f"archive_{secrets.token_hex(6)}")
 
     @property
     def cluster(self) -> Cluster:
+        if self.shared is not None:
+            return self.shared
         if self._cluster is None:
             self._cluster = self._stack.enter_context(Cluster(self.folder / "pg"))
             self._cluster.make().start()
