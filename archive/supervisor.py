@@ -76,7 +76,9 @@ class Supervisor:
         waiting = {self._fork(child): child for child in self._children}
         try:
             while waiting and not self._stopping:
-                for reader in [reader for reader in waiting if (said := _said(reader)) is not None]:
+                for reader, said in [(reader, _said(reader)) for reader in waiting]:
+                    if said is None:
+                        continue
                     child = waiting.pop(reader)
                     os.close(reader)
                     if said != b"+":
