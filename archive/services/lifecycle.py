@@ -31,7 +31,8 @@ STATES = {
     REPORTED: "a report is there",
     COMPLETE: "nothing more is to be done",
 }
-OPEN = frozenset({RECEIVED, UPDATED})
+CAME = {RECEIVED: "images came", UPDATED: "late images came"}
+OPEN = frozenset(CAME)
 
 # From which state a study may be put into which; late images make any of them UPDATED.
 FOLLOWS: dict[str, frozenset[str]] = {
@@ -74,7 +75,7 @@ class Lifecycle:
             if life is None or not life.arrivals:
                 return None
             if life.state not in OPEN:
-                self._change(life, _opened(life), f"{life.arrivals} instances came", settled=False)
+                self._change(life, _opened(life), CAME[_opened(life)], settled=False)
                 continue
             due, cause = self._due(life)
             now = self._clock()
