@@ -246,7 +246,8 @@ def about(operation: Operation) -> str:
         return f"operation {said['operation']}"
     if operation.kind == "edit":
         return f"{said['level'].lower()} {said['of']}: {', '.join(said['values'])}"
-    whom = said.get("patient") or _words(next((said[key] for key in ("studies", "series", "instances") if key in said), ""))
+    things = next((said[key] for key in ("studies", "series", "instances") if key in said), "")
+    whom = said.get("patient") or _words(things)
     where = said.get("into") or said.get("with") or said.get("to") or ""
     return f"{whom} -> {where}" if where else str(whom)
 
