@@ -54,13 +54,16 @@ class Lanes(Generic[I]):
         single_context: bool = False,
         extra: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
+        together: int = 1,
     ) -> None:
-        """``woken`` is called, by any lane, when there may be results."""
+        """``woken`` is called, by any lane, when there may be results; so many ``together`` while they come fast."""
         self.connect = connect
         self.sender = sender
         self._single = single_context
         self._extra = extra
         self._woken = woken
+        self._together = together
+        self._told = 0.0
         self._pairs: dict[Pair, None] = {}
         self._work: deque[I] = deque()
         self._results: deque[Sent] = deque()

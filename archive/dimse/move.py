@@ -27,6 +27,7 @@ from archive.services.outgoing import Outgoing
 from archive.services.retrieve import Retrieve, Selection
 
 AHEAD = 64  # objects handed to the lanes beyond those under way
+TOGETHER = 16  # results taken at once, while they come fast
 PAGE = 256  # objects taken from the selection at a time
 
 
@@ -79,6 +80,7 @@ class MoveMatches:
             sender,
             max(1, min(destination.store_associations, total)),
             single_context=destination.has_quirk("single_context"),
+            together=TOGETHER,
             extra=LOSSLESS if self._codec is not None else (),
         )
 
