@@ -25,6 +25,8 @@ def child(ready):
         return 1
     if how == "slow":
         time.sleep(60)
+    if how == "uneven" and len(list(folder.glob("born-*"))) == 2:
+        time.sleep(0.5)
     ready()
     while True:
         number = signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -90,6 +92,15 @@ def test_sigterm_reaches_every_child_and_ends_with_status_zero(start) -> None:  
     run.process.terminate()
     assert run.process.wait(5) == 0
     assert run.count("SIGTERM-*") == 2
+
+
+def test_a_child_that_is_ready_later_than_another_is_waited_for(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("uneven")
+    run.born(2)
+    time.sleep(1.0)
+    run.process.terminate()
+    assert run.process.wait(5) == 0
+    assert (run.count("born-*"), run.count("SIGTERM-*")) == (2, 2)
 
 
 def test_a_killed_child_is_started_again(start) -> None:  # type: ignore[no-untyped-def]
