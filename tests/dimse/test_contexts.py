@@ -64,3 +64,11 @@ def test_extensions_are_agreed_byte_by_byte() -> None:
     agree = supported_of(b"\1\1\0")
     assert agree(b"\1\0\1\1") == b"\1\0\0\0"
     assert agree(b"") == b""
+
+
+def test_what_is_proposed_for_fetching_fits_dcmtk() -> None:
+    first = (EXPLICIT, "1.2.840.10008.1.2")
+    proposed = contexts.proposed_syntaxes(first)
+    assert tuple(proposed[:2]) == first
+    assert len(set(proposed)) == len(proposed) < contexts.MOST_SYNTAXES
+    assert {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"} <= set(proposed)
