@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from archive.app.commitment import commitment_verbs
 from archive.app.life import lifecycle_of
 from archive.app.orders import find_steps
+from archive.app.performed import performed_verbs
 from archive.app.store import Archive
 from archive.config import Config, Listener
 from archive.dimse import contexts
@@ -45,7 +46,6 @@ from archive.services.callers import Callers
 
 log = logging.getLogger(__name__)
 
-SERVED = frozenset({"echo", "store", "find", "move", "get", "worklist", "commit"})  # services, as dimse/contexts.py names them
 MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
@@ -131,9 +131,12 @@ class Acceptor:
                     "find": FindMatches(archive.find, config.ae.title),
                     "worklist": find_steps(archive.index, config),
                 },
-                Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec, outgoing=archive.outgoing)},
+                Field.C_MOVE_RQ: {
+                    "move": MoveMatches(archive.retrieve, destinations, codec, outgoing=archive.outgoing),
+                },
                 Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec, outgoing=archive.outgoing)},
                 **commitment_verbs(archive, config),
+                **performed_verbs(archive, config),
             },
         )
         lifecycle = lifecycle_of(archive.index, config)
@@ -143,7 +146,7 @@ class Acceptor:
             close_thread=archive.index.close_thread,
             released=lambda session: lifecycle.closed(sorted(session.studies)),
         )
-        table = contexts.table(SERVED, accept_unknown=config.storage.accept_unknown_sop_classes)
+        table = contexts.table(accept_unknown=config.storage.accept_unknown_sop_classes)
         self._door.change(server, AccessPolicy(access, table, note_caller=self._callers.note))
 
     def _reload(self, again: Reload) -> None:

@@ -18,6 +18,7 @@ from archive.app.extra_keys import extra_keys
 from archive.app.keeping import compressors, scrubbers
 from archive.app.life import follow_studies
 from archive.app.orders import forget_messages, hl7_listeners
+from archive.app.performed import follow_performed
 from archive.app.store import Archive
 from archive.config import Config
 from archive.errors import ConfigurationError
@@ -28,7 +29,10 @@ log = logging.getLogger(__name__)
 
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
-PARTS: tuple[Part, ...] = (follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments)
+PARTS: tuple[Part, ...] = (
+    follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers,
+    commitments, follow_performed,
+)  # fmt: skip
 
 
 class Background:

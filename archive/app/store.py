@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from archive.app import keeping, receiving, routing
+from archive.app import keeping, receiving, routing, steps
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.errors import ConfigurationError
@@ -39,7 +39,7 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
-CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add, keeping.compress_arrivals)
+CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add, keeping.compress_arrivals, steps.add)
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 

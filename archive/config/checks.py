@@ -16,6 +16,7 @@ from .certificates import Finding, examine, examine_authority
 from .complaints import Complaint, Where
 from .document import join
 from .kinds import Reading
+from .mpps import receivers
 from .receiving import coercions
 from .routing import routes
 from .sections import TLS, Config, Listener, PeerTLS
@@ -28,7 +29,7 @@ COMMIT_WAYS = ("commit_same_association", "commit_new_association", "commit_both
 
 def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
-    for check in (titles, limits, listeners, client_certificates, peers, routes, coercions):
+    for check in (titles, limits, listeners, client_certificates, peers, routes, coercions, receivers):
         yield from check(config, reading)
 
 

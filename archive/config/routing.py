@@ -213,11 +213,12 @@ def routes(config: Config, reading: Reading) -> Iterator[Complaint]:
             yield reading.about(f"{key}.name", problem, "another name would do")
         names.add(route.name)
         for target in route.to:
-            yield from _callable(config, reading, key, target)
+            yield from callable_peer(config, reading, key, target)
             yield from _agreeing(said, reading, key, route, target)
 
 
-def _callable(config: Config, reading: Reading, key: str, target: str) -> Iterator[Complaint]:
+def callable_peer(config: Config, reading: Reading, key: str, target: str) -> Iterator[Complaint]:
+    """A destination is a folder or a peer that can be called."""
     if target.startswith(FOLDER):
         return
     peer = config.peer(target)

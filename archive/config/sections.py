@@ -18,6 +18,7 @@ from .complaints import Complaint, Where
 from .hl7 import Hl7, PeerWorklist, Worklist
 from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
+from .mpps import Mpps
 from .receiving import ISSUER, Coerce, Provenance
 from .routing import QueueSettings, Route
 from .schema import Named, Part, Section, option
@@ -311,6 +312,7 @@ class Config:
     query: QuerySettings = option(Section(QuerySettings), {}, "how queries are answered")
     studies: Studies = option(Section(Studies), {}, "when a study is ready")
     commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
+    mpps: Mpps = option(Section(Mpps), {}, "what becomes of performed procedure steps")
     log: Log = option(Section(Log), {}, "what is logged")
     coerce: tuple[Coerce, ...] = option(ListOf(Section(Coerce)), [], "rules that change objects on their way in or out")
     provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")

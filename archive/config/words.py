@@ -10,7 +10,7 @@ VERBS = {
     "get": "C-GET",
     "move": "C-MOVE",
     "commit": "storage commitment",
-    "mpps": "modality performed procedure step (accepted here, not served yet)",
+    "mpps": "modality performed procedure step",
 }
 PROFILES = {
     "bcp195": "TLS 1.2 and 1.3 with AEAD ciphers (PS3.15 B.9)",

@@ -90,6 +90,7 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
         UNABLE, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, DOES_NOT_MATCH_CLASS, commit=INVALID_ARGUMENT,
         mpps=INVALID_VALUE,
     ),  # fmt: skip
+    errors.Final: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE, mpps=DUPLICATE_INSTANCE),
     errors.OutOfResources: _Row(
         OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION,

@@ -14,6 +14,7 @@ from archive.config.document import Node, parse
 from archive.config.hl7 import Hl7, PeerWorklist
 from archive.config.kinds import Later, Reading
 from archive.config.receiving import Coerce
+from archive.config.mpps import StepRule
 from archive.config.reference import default_text, sections, tables
 from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, key_of, options
@@ -24,7 +25,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, StepRule)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ ALLOWED = {
     Service.ECHO: {0x0110, 0x0124},
     Service.GET: {0xA701, 0xA702, 0xA900, 0xC000, 0x0124, 0xFE00},
     Service.COMMIT: {0x0110, 0x0115, 0x0124, 0x0213},
+    Service.MPPS: {0x0106, 0x0110, 0x0111, 0x0112, 0x0124, 0x0213},  # PS3.4 F.7.2, PS3.7 10.1.3.1.9 and 10.1.5.1.6
 }
 
 
@@ -59,6 +60,10 @@ def test_an_error_class_made_elsewhere_takes_the_row_of_its_ancestor() -> None:
         (errors.InvalidQuery("x"), Service.COMMIT, 0x0115),
         (errors.Conflict("x"), Service.COMMIT, 0x0110),
         (errors.OutOfResources("x"), Service.COMMIT, 0x0213),
+        (errors.InvalidQuery("x"), Service.MPPS, 0x0106),
+        (errors.Conflict("x"), Service.MPPS, 0x0111),
+        (errors.Missing("x"), Service.MPPS, 0x0112),
+        (errors.Final("x"), Service.MPPS, 0x0110),
     ],
 )
 def test_the_seeds_statuses(error: ArchiveError, service: Service, status: int) -> None:
