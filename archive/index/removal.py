@@ -13,6 +13,7 @@ from archive.dicom.attributes import Level
 from archive.index.columns import TABLES
 from archive.index.database import Database, Session
 from archive.index.extra import drop
+from archive.index.overlay import refresh_patient
 from archive.index.parents import BESIDE
 from archive.index.values import Location, Removed
 from archive.index.versions import drop as drop_versions
@@ -25,15 +26,22 @@ def remove(database: Database, ids: Collection[int]) -> Removed:
     keys, total = sorted(set(ids)), Removed()
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
-        part = database.transact(lambda session, chunk=chunk: _Removal(session).run(chunk))  # type: ignore[misc]
-        total = Removed(
-            total.files + part.files, total.instances + part.instances, total.series + part.series,
-            total.studies + part.studies,
-        )  # fmt: skip
+        part = database.transact(lambda session, chunk=chunk: Removal(session).run(chunk))  # type: ignore[misc]
+        total = joined(total, part)
     return total
 
 
-class _Removal:
+def joined(one: Removed, other: Removed) -> Removed:
+    return Removed(
+        one.files + other.files, one.instances + other.instances, one.series + other.series, one.studies + other.studies
+    )
+
+
+# What is replaced at this very moment is waited for: its newer file is the one to go. SQLite has one writer anyway.
+_LOCK = {"sqlite": "", "postgresql": " FOR UPDATE OF i"}
+
+
+class Removal:
     """One transaction's deletion."""
 
     def __init__(self, session: Session) -> None:
@@ -49,7 +57,7 @@ class _Removal:
         session = self.session
         rows = session.rows(
             "SELECT i.id, i.series, e.study, i.volume, i.path, i.data_offset, i.data_size FROM instance i"
-            f" JOIN series e ON e.id = i.series WHERE {self.among('i.id')}",
+            f" JOIN series e ON e.id = i.series WHERE {self.among('i.id')}{_LOCK[session.dialect.name]}",
             self.listed(ids),
         )
         if not rows:
@@ -87,12 +95,15 @@ class _Removal:
             )
             self._drop_beside("study", key, "number_of_instances = 0")
             row = self.session.row(
-                "DELETE FROM study WHERE id = ? AND number_of_instances = 0 RETURNING patient, study_instance_uid",
+                "DELETE FROM study WHERE id = ? AND number_of_instances = 0"
+                " RETURNING patient, study_instance_uid, said_patient",
                 (key,),
             )
             if row:
                 gone.append(str(row[1]))
                 self._shrink_patient(int(row[0]))
+                if row[2] is not None:
+                    refresh_patient(self.session, int(row[2]))
             else:
                 self._list_again(key)
         return tuple(gone)
@@ -115,8 +126,9 @@ class _Removal:
 
     def _shrink_patient(self, key: int) -> None:
         self.session.run("UPDATE patient SET number_of_studies = number_of_studies - 1 WHERE id = ?", (key,))
-        self._drop_beside("patient", key, "number_of_studies = 0")
-        self.session.run("DELETE FROM patient WHERE id = ? AND number_of_studies = 0", (key,))
+        empty = "number_of_studies = 0 AND corrected = 0"  # operations may speak of a patient without studies
+        self._drop_beside("patient", key, empty)
+        self.session.run(f"DELETE FROM patient WHERE id = ? AND {empty}", (key,))
 
     def _drop_beside(self, table: str, key: int, empty: str) -> None:
         """What stands beside a row that is going."""

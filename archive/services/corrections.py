@@ -180,6 +180,12 @@ class Corrections:
         number = self.operation(operation).number
         return self._perform(who, lambda session: undo(session, number), dry_run)
 
+    def note(self, kind: str, arguments: Mapping[str, Any], who: By) -> Operation:
+        """Enter into the journal what is done elsewhere and cannot be undone."""
+        noted = self._perform(who, lambda session: Draft(kind, arguments), False)
+        assert noted is not None
+        return noted
+
     def operation(self, number: int | str) -> Operation:
         """Raises NotThere."""
         found = self._index.corrections.operation(number)

@@ -1,0 +1,34 @@
+"""Deletion as an open archive does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from archive.app.store import Archive
+from archive.config import Config
+from archive.index import Index
+from archive.services.corrections import FOLDER as CORRECTIONS
+from archive.services.corrections import Corrections
+from archive.services.deletion import FOLDER, Deletion, Unlinking
+from archive.storage.ledger import Ledger
+from archive.storage.local import Volume
+from archive.workers.unlink import UnlinkDeleted
+from archive.workers.worker import Worker
+
+
+def deletion_of(index: Index, volume: Volume) -> Deletion:
+    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
+    return Deletion(index, corrections, Ledger(volume.root / FOLDER))
+
+
+def finish_deletions(index: Index, volume: Volume) -> int:
+    """Unlink all that was deleted, before an index is rebuilt from the files; return how many files that were."""
+    deletion_of(index, volume).settle()
+    return Unlinking(index, {volume.name: volume}, time.time).all()
+
+
+def unlinkers(archive: Archive, config: Config) -> Iterable[Worker]:
+    """One worker, always: anything may be deleted while the archive runs."""
+    deletion_of(archive.index, archive.volume).settle()
+    return (UnlinkDeleted(Unlinking(archive.index, {archive.volume.name: archive.volume}, time.time)),)

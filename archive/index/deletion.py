@@ -1,0 +1,190 @@
+"""Deleting for good: rows and tombstones of their files in one transaction, files afterwards, tombstones last.
+
+Rules that hold here: what is deleted is not found, sent or counted from its transaction on; before that is committed a
+ledger has the names of the files, so that an index that is rebuilt does not take them in again; a tombstone goes when
+its file is unlinked, durably, so that no file is left for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from archive.dicom.attributes import Level
+from archive.index import rows
+from archive.index.corrections import Ledger
+from archive.index.database import Database, Session
+from archive.index.removal import CHUNK, Removal
+from archive.index.values import Location, Removed
+
+WORK = "unlink"  # what the worker waits for
+_APPLIED = "deletions"  # in meta: the last entry of the ledger that was carried out
+
+_BELOW = {
+    Level.STUDY: "SELECT i.id FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
+    " WHERE s.study_instance_uid = ? ORDER BY i.id LIMIT ?",
+    Level.SERIES: "SELECT i.id FROM instance i JOIN series e ON e.id = i.series"
+    " WHERE e.series_instance_uid = ? ORDER BY i.id LIMIT ?",
+    Level.IMAGE: "SELECT id FROM instance WHERE sop_instance_uid = ? LIMIT ?",
+}
+_COUNT = {
+    Level.STUDY: "SELECT COUNT(*), COALESCE(SUM(i.data_size), 0) FROM instance i JOIN series e ON e.id = i.series"
+    " JOIN study s ON s.id = e.study WHERE s.study_instance_uid = ?",
+    Level.SERIES: "SELECT COUNT(*), COALESCE(SUM(i.data_size), 0) FROM instance i JOIN series e ON e.id = i.series"
+    " WHERE e.series_instance_uid = ?",
+    Level.IMAGE: "SELECT COUNT(*), COALESCE(SUM(data_size), 0) FROM instance WHERE sop_instance_uid = ?",
+}
+
+
+def level_of(database: Database, uid: str) -> Level | None:
+    """Whether a UID is that of a study, series or instance that is here."""
+
+    def look(session: Session) -> Level | None:
+        levels = (level for level in (Level.STUDY, Level.SERIES, Level.IMAGE) if rows.by_uid(session, level, uid))
+        return next(levels, None)
+
+    return database.read(look)
+
+
+def count(database: Database, level: Level, uid: str) -> tuple[int, int]:
+    """Instances below, and their bytes."""
+    row = database.read(lambda session: session.row(_COUNT[level], (uid,)))
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any]) -> Removed:
+    """Delete what is below a UID, as much as one transaction may hold up; nothing is left when it returns nothing."""
+
+    def work(session: Session) -> Removed:
+        _take_turn(session)
+        with ledger.alone():
+            _catch_up(session, ledger)
+            keys = [row[0] for row in session.rows(_BELOW[level], (uid, CHUNK))]
+            removed = Removal(session).run(keys)
+            if removed.files:
+                _tombstones(session, removed.files)
+                session.row("SELECT 1")  # nothing is left in a queue that could fail behind the ledger's back
+                files = [[each.volume, each.path] for each in removed.files]
+                _note(session, ledger.append({**entry, "files": files}))
+        return removed
+
+    return database.transact(work)
+
+
+def settle(database: Database, ledger: Ledger) -> int:
+    """Carry out what only the ledger has: after a crash, or on an index that was rebuilt; return how many files."""
+
+    def work(session: Session) -> int:
+        _take_turn(session)
+        with ledger.alone():
+            return _catch_up(session, ledger)
+
+    return database.transact(work) if ledger.last() != database.read(_applied) else 0
+
+
+def _take_turn(session: Session) -> None:
+    rows.lock_corrections(session)
+
+
+def _applied(session: Session) -> int:
+    row = session.row("SELECT value FROM meta WHERE name = ?", (_APPLIED,))
+    return int(row[0]) if row else 0
+
+
+def _note(session: Session, number: int) -> None:
+    session.run(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (_APPLIED, str(number)),
+    )
+
+
+def _catch_up(session: Session, ledger: Ledger) -> int:
+    applied, noted, done = _applied(session), ledger.last(), 0
+    if applied == noted:
+        return 0
+    for entry in ledger.entries(applied) if noted > applied else ():
+        files = [Location(volume, path, 0, 0) for volume, path in entry["files"]]
+        Removal(session).run(_rows_of(session, files))
+        _tombstones(session, files)
+        done += len(files)
+    _note(session, noted)
+    return done
+
+
+def _rows_of(session: Session, files: Sequence[Location]) -> list[int]:
+    among = session.dialect.among.format(column="path")
+    listed = session.dialect.listed([each.path for each in files])
+    wanted = {(each.volume, each.path) for each in files}
+    found = session.rows(f"SELECT id, volume, path FROM instance WHERE {among}", (listed,))
+    return [key for key, volume, path in found if (volume, path) in wanted]
+
+
+def _tombstones(session: Session, files: Sequence[Location]) -> None:
+    session.wake(WORK)
+    for each in files:
+        session.later(
+            "INSERT INTO tombstone (volume, path) VALUES (?, ?) ON CONFLICT (volume, path) DO NOTHING",
+            (each.volume, each.path),
+        )
+
+
+# -- tombstones -----------------------------------------------------------------------------------
+
+
+def tombstones(database: Database, *, limit: int, after: int = 0) -> list[tuple[int, str, str]]:
+    """Id, volume and path of files that are to be unlinked, in the order in which they were deleted."""
+    found = database.read(
+        lambda session: session.rows(
+            "SELECT id, volume, path FROM tombstone WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+        )
+    )
+    return [(int(key), str(volume), str(path)) for key, volume, path in found]
+
+
+def unlinked(database: Database, ids: Sequence[int]) -> None:
+    """These files are gone, durably."""
+    among = database.dialect.among.format(column="id")
+    database.transact(lambda session: session.run(f"DELETE FROM tombstone WHERE {among}", (
+        session.dialect.listed(list(ids)),
+    )), repeatable=True)  # fmt: skip
+
+
+def waiting(database: Database) -> int:
+    """How many files are still to be unlinked."""
+    row = database.read(lambda session: session.row("SELECT COUNT(*) FROM tombstone"))
+    return int(row[0]) if row else 0
+
+
+class DeletionRows:
+    """The functions of this module for one index; ``changed`` is told when rows are gone."""
+
+    def __init__(self, database: Database, changed: Callable[[], None]) -> None:
+        self._database = database
+        self._changed = changed
+
+    def level_of(self, uid: str) -> Level | None:
+        return level_of(self._database, uid)
+
+    def count(self, level: Level, uid: str) -> tuple[int, int]:
+        return count(self._database, level, uid)
+
+    def bury(self, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any]) -> Removed:
+        try:
+            return bury(self._database, ledger, level, uid, entry)
+        finally:
+            self._changed()
+
+    def settle(self, ledger: Ledger) -> int:
+        try:
+            return settle(self._database, ledger)
+        finally:
+            self._changed()
+
+    def tombstones(self, *, limit: int, after: int = 0) -> list[tuple[int, str, str]]:
+        return tombstones(self._database, limit=limit, after=after)
+
+    def unlinked(self, ids: Sequence[int]) -> None:
+        unlinked(self._database, ids)
+
+    def waiting(self) -> int:
+        return waiting(self._database)
