@@ -32,6 +32,7 @@ from archive.index import (
 )
 from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
+from archive.index.deletion import DeletionRows
 from archive.index.instances import Instances
 from archive.index.migrations import migrate
 from archive.index.orders import Orders
@@ -154,6 +155,11 @@ class Index:
     def corrections(self) -> CorrectionJournal:
         """Operations that correct what was received."""
         return CorrectionJournal(self.database, self._instances.forget)
+
+    @property
+    def deletion(self) -> DeletionRows:
+        """Rows that go for good, and the files that follow them."""
+        return DeletionRows(self.database, self._instances.forget)
 
     def laid_over(self, instance: int) -> dict[str, str | None]:
         """What an instance says on its way out that its file does not, by keyword; None takes an attribute away."""
