@@ -21,6 +21,7 @@ from archive.cli import (
     coerce,
     commit,
     corrections,
+    delete,
     fsck,
     importing,
     index,
@@ -42,7 +43,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes, sending,
-    fsck, reindex, commit, corrections,
+    fsck, reindex, commit, corrections, delete,
 )  # fmt: skip
 
 
