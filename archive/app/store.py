@@ -23,6 +23,8 @@ from archive.services.commit import Committer
 from archive.services.corrected import corrections_of
 from archive.services.corrections import FOLDER as CORRECTIONS
 from archive.services.corrections import Corrections
+from archive.services.deletion import FOLDER as DELETIONS
+from archive.services.deletion import Deletion
 from archive.services.find import Find
 from archive.services.integrity import Integrity
 from archive.services.quarantine import Quarantine
@@ -159,7 +161,9 @@ def recover(config: Config) -> None:
     if is_unfinished(index):
         raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
-    Corrections(index, Ledger(volume.root / CORRECTIONS), time.time).replay()
+    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
+    corrections.replay()
+    Deletion(index, corrections, Ledger(volume.root / DELETIONS)).settle()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
