@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from archive.app.acceptor import HANDLED, Reload
 from archive.app.commitment import commitments
+from archive.app.deletion import unlinkers
 from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
 from archive.app.keeping import compressors, scrubbers
@@ -31,7 +32,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers,
-    commitments, follow_performed,
+    commitments, follow_performed, unlinkers,
 )  # fmt: skip
 
 
