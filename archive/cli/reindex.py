@@ -8,6 +8,7 @@ import time
 
 from tqdm import tqdm
 
+from archive.app.deletion import finish_deletions
 from archive.app.store import index_of, open_volume, recover, rules, settle_journals
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.config import Config
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     index = index_of(config)
     volume = open_volume(config, index, time.time)
     try:
+        finish_deletions(index, volume)
         work = Reindex(index, volume, reader(config), in_processes(max(options.processes, 0)))
         total = work.begin(resume=options.resume)
         with tqdm(total=total, unit="file", disable=True if options.json else None) as bar:
