@@ -1,8 +1,9 @@
 """Deleting for good: rows and tombstones of their files in one transaction, files afterwards, tombstones last.
 
 Rules that hold here: what is deleted is not found, sent or counted from its transaction on; before that is committed a
-ledger has the names of the files, so that an index that is rebuilt does not take them in again; a tombstone goes when
-its file is unlinked, durably, so that no file is left for ever.
+ledger has the names of the files, and after it that this was done, so that an index that is rebuilt does not take them
+in again, and a deletion that was broken off never takes what was stored since; a tombstone goes when its file is
+unlinked, durably, so that no file is left for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from archive.index.removal import CHUNK, Removal
 from archive.index.values import Location, Removed
 
 WORK = "unlink"  # what the worker waits for
-_APPLIED = "deletions"  # in meta: the last entry of the ledger that was carried out
+_APPLIED = "deletions"  # in meta: the last entry of the ledger that this index has seen
 
 _BELOW = {
     Level.STUDY: "SELECT i.id FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
@@ -72,14 +73,14 @@ def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapp
 
 
 def settle(database: Database, ledger: Ledger) -> int:
-    """Carry out what only the ledger has: after a crash, or on an index that was rebuilt; return how many files."""
+    """Bring ledger and index to agree, after a crash or on an index that was rebuilt; return how many files that were."""
 
     def work(session: Session) -> int:
         _take_turn(session)
         with ledger.alone():
             return _catch_up(session, ledger)
 
-    return database.transact(work) if ledger.last() != database.read(_applied) else 0
+    return database.transact(work) if ledger.last() else 0
 
 
 def _take_turn(session: Session) -> None:
@@ -99,16 +100,22 @@ def _note(session: Session, number: int) -> None:
 
 
 def _catch_up(session: Session, ledger: Ledger) -> int:
-    applied, noted, done = _applied(session), ledger.last(), 0
+    """What this index has done is confirmed; what another index did before it is done here too."""
+    applied, noted, count = _applied(session), ledger.last(), 0
     if applied == noted:
+        if any("files" in entry for entry in ledger.entries(noted - 1)):
+            _note(session, ledger.append({"done": noted}))
         return 0
-    for entry in ledger.entries(applied) if noted > applied else ():
-        files = [Location(volume, path, 0, 0) for volume, path in entry["files"]]
-        Removal(session).run(_rows_of(session, files))
-        _tombstones(session, files)
-        done += len(files)
+    new = list(ledger.entries(applied)) if noted > applied else []
+    done = {entry.get("done") for entry in new}
+    for entry in new:
+        if "files" in entry and entry["number"] in done:
+            files = [Location(volume, path, 0, 0) for volume, path in entry["files"]]
+            Removal(session).run(_rows_of(session, files))
+            _tombstones(session, files)
+            count += len(files)
     _note(session, noted)
-    return done
+    return count
 
 
 def _rows_of(session: Session, files: Sequence[Location]) -> list[int]:
