@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -23,8 +26,10 @@ from archive.errors import (
 from archive.index import Index, NewTask, State, StoredInstance
 from archive.index.commitments import ASKED, CHECK, REPORT, Lease, NewTransaction, Transaction
 from archive.services.commitment import Asking, Commitment
+from archive.services.integrity import Integrity
 from archive.workers.commitment import Checking, Reporting
 from archive.workers.lanes import LaneWorker
+from tests.dimse.archives import fill, instance, parts
 from tests.faults.daemon import wait_until
 from tests.index.made import CT, arrival
 
@@ -281,3 +286,46 @@ def test_a_lane_that_hangs_holds_up_no_other_and_keeps_its_lease(index: Index) -
     hanging.set()
     wait_until(lambda: index.tasks(kind="kind") == [], 10)
     worker.close()
+
+
+# -- with files ---------------------------------------------------------------------------------------
+
+
+def flip(path: Path, other: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1 - crc32(path.name.encode()) % 1000] ^= 1 << crc32(path.name.encode()) % 8
+    path.write_bytes(content)
+
+
+def truncate(path: Path, other: Path) -> None:
+    path.write_bytes(path.read_bytes()[: -2 - crc32(path.name.encode()) % 1000])
+
+
+def delete(path: Path, other: Path) -> None:
+    path.unlink()
+
+
+def swap(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+DAMAGES = ((flip, 0x0110), (truncate, 0x0110), (delete, 0x0112), (swap, 0x0110))
+
+
+def test_of_many_damaged_files_none_is_promised(tmp_path: Path) -> None:
+    count = 80
+    with parts(tmp_path) as archive:
+        images = [instance(number, size=32) for number in range(2 * count + 1)]
+        fill(archive, *images)
+        stored = [archive.index.known(str(image.SOPInstanceUID)) for image in images]
+        paths = [archive.store.volume.root / each.location.path for each in stored if each]
+        expected = {}
+        for number in range(count):
+            damage, reason = DAMAGES[number % len(DAMAGES)]
+            damage(paths[number], paths[-1])
+            expected[str(images[number].SOPInstanceUID)] = reason
+        integrity = Integrity(archive.index, {archive.store.volume.name: archive.store.volume}, time.time)
+        commitment = Commitment(archive.index, integrity.verify, clock=time.time, max_pending=1)
+        references = [Reference(str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images]
+        failures = commitment.examine(references)
+        assert {each.sop_instance: each.reason for each in failures} == expected
