@@ -170,10 +170,12 @@ class Daemon(Site):
         """Everything at once, as the kernel would."""
         if self._process is None:
             return
-        for pid in [self._process.pid, *self.pids()]:
+        pids = [self._process.pid, *self.pids()]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(30)
+        wait_until(lambda: not any(_count(pid, "fd") for pid in pids), 30, "what was killed still holds descriptors")
 
     def __enter__(self) -> Daemon:
         return self.start()
