@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
 
 from archive.errors import IndexUnavailable
+from archive.storage import journal as journal_module
 from archive.storage.journal import Journal, Record, Settle, slots
 
 SIZE = 1 << 20
@@ -175,3 +179,30 @@ def checkpoint_full(journal: Journal, settle: Settle) -> None:
 def _ignored(journal: Journal) -> None:
     with contextlib.suppress(OSError):
         journal.append([record(99, 120_000)])
+
+
+def test_records_that_an_older_version_wrote_are_replayed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    meta = json.dumps({"path": "old", "tags": [[1048592, "A^B"]]}).encode()
+    body = journal_module.HEAD.pack(b"AJ01", 0, 1, len(meta), 3)[journal_module.COVERED :]
+    crc = zlib.crc32(meta, zlib.crc32(body))
+    os.pwrite(journal._fd, b"AJ01" + struct.pack(">I", crc) + body + meta + b"abc", 0)
+    crash(journal)
+    journal = Journal(tmp_path, SIZE, 0)
+    (found,) = [record for half in journal.replay() for record in half]
+    assert found.meta["tags"] == [[1048592, "A^B"]] and b"".join(found.data) == b"abc"
+    journal.start(0)
+    assert journal.append([record(2)]) == 2
+    crash(journal)
+
+
+def test_what_is_said_of_an_object_comes_back_as_it_was(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    meta = {"path": "p", "text": "M\u00fcller \udce4", "bytes": b"\0\xff", "number": 1.5, "map": {1: "x"}, "none": None}
+    journal.append([Record(dict(meta))])
+    crash(journal)
+    journal = Journal(tmp_path, SIZE, 0)
+    (found,) = [record for half in journal.replay() for record in half]
+    del found.meta["_meta"]
+    assert found.meta == meta
+    crash(journal)
