@@ -163,7 +163,7 @@ def recover(config: Config) -> None:
     volume = open_volume(config, index, time.time)
     corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
     corrections.replay()
-    Deletion(index, corrections, Ledger(volume.root / DELETIONS)).settle()
+    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).settle()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
