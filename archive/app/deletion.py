@@ -19,7 +19,7 @@ from archive.workers.worker import Worker
 
 def deletion_of(index: Index, volume: Volume) -> Deletion:
     corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
-    return Deletion(index, corrections, Ledger(volume.root / FOLDER))
+    return Deletion(index, corrections, Ledger(volume.root / FOLDER), volume)
 
 
 def finish_deletions(index: Index, volume: Volume) -> int:

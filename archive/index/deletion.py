@@ -18,6 +18,8 @@ from archive.index.database import Database, Session
 from archive.index.removal import CHUNK, Removal
 from archive.index.values import Location, Removed
 
+IsThere = Callable[[str, str], bool]  # whether a volume has a file
+
 WORK = "unlink"  # what the worker waits for
 _APPLIED = "deletions"  # in meta: the last entry of the ledger that this index has seen
 
@@ -59,7 +61,7 @@ def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapp
     def work(session: Session) -> Removed:
         _take_turn(session)
         with ledger.alone():
-            _catch_up(session, ledger)
+            _catch_up(session, ledger, _perhaps)
             keys = [row[0] for row in session.rows(_BELOW[level], (uid, CHUNK))]
             removed = Removal(session).run(keys)
             if removed.files:
@@ -72,13 +74,13 @@ def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapp
     return database.transact(work)
 
 
-def settle(database: Database, ledger: Ledger) -> int:
-    """Bring ledger and index to agree, after a crash or on an index that was rebuilt; return how many files that were."""
+def settle(database: Database, ledger: Ledger, is_there: IsThere) -> int:
+    """Bring ledger and index to agree, after a crash or on an index that was rebuilt; return how many files that is."""
 
     def work(session: Session) -> int:
         _take_turn(session)
         with ledger.alone():
-            return _catch_up(session, ledger)
+            return _catch_up(session, ledger, is_there)
 
     return database.transact(work) if ledger.last() else 0
 
@@ -99,7 +101,11 @@ def _note(session: Session, number: int) -> None:
     )
 
 
-def _catch_up(session: Session, ledger: Ledger) -> int:
+def _perhaps(volume: str, path: str) -> bool:
+    return True
+
+
+def _catch_up(session: Session, ledger: Ledger, is_there: IsThere) -> int:
     """What this index has done is confirmed; what another index did before it is done here too."""
     applied, noted, count = _applied(session), ledger.last(), 0
     if applied == noted:
@@ -112,8 +118,9 @@ def _catch_up(session: Session, ledger: Ledger) -> int:
         if "files" in entry and entry["number"] in done:
             files = [Location(volume, path, 0, 0) for volume, path in entry["files"]]
             Removal(session).run(_rows_of(session, files))
-            _tombstones(session, files)
-            count += len(files)
+            left = [each for each in files if is_there(each.volume, each.path)]
+            _tombstones(session, left)
+            count += len(left)
     _note(session, noted)
     return count
 
@@ -181,9 +188,9 @@ class DeletionRows:
         finally:
             self._changed()
 
-    def settle(self, ledger: Ledger) -> int:
+    def settle(self, ledger: Ledger, is_there: IsThere) -> int:
         try:
-            return settle(self._database, ledger)
+            return settle(self._database, ledger, is_there)
         finally:
             self._changed()
 

@@ -47,10 +47,12 @@ class Deleted:
 class Deletion:
     """Phase one, of one archive."""
 
-    def __init__(self, index: Index, corrections: Corrections, ledger: Ledger) -> None:
+    def __init__(self, index: Index, corrections: Corrections, ledger: Ledger, volume: Volume) -> None:
+        """``volume`` is the one whose root has the ledger."""
         self._index = index
         self._corrections = corrections
         self._ledger = ledger
+        self._volume = volume
 
     def would_delete(self, uid: str) -> Deleted:
         """What a UID names. Raises NotThere."""
@@ -76,10 +78,14 @@ class Deletion:
 
     def settle(self) -> int:
         """Carry out what a crash, or the loss of the index, left in the ledger alone; return how many files."""
-        done = self._index.deletion.settle(self._ledger)
+        done = self._index.deletion.settle(self._ledger, self._is_there)
         if done:
             log.warning("%d deleted files were in the ledger alone", done)
         return done
+
+
+    def _is_there(self, volume: str, path: str) -> bool:
+        return volume != self._volume.name or (self._volume.root / path).exists()
 
 
 class Unlinking:
