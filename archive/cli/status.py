@@ -39,6 +39,7 @@ def status(options: argparse.Namespace) -> int:
         "index": dataclasses.asdict(open_index(config.index.url).statistics()),
         "storage": _storage(config),
         "keeping": _keeping(config),
+        "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
         "destinations": destinations(open_index(config.index.url)),
     }
     if options.json:
@@ -101,6 +102,9 @@ def _print(said: dict[str, Any]) -> None:
     room = "not there yet" if free is None else f"{readable(free)} free"
     print(f"  {readable(counts['size'])} in {said['storage']['path']}, {room}")
     _print_keeping(said["keeping"])
+    extra = said["extra_keys"]
+    if extra["filling"]:
+        print(f"  {', '.join(extra['filling'])}: being filled in, looked at up to instance {extra['after']}")
     for row in said["destinations"]:
         said_of = "{destination}: {waiting} waiting, {sending} sending, {failed} failed".format(**row)
         print(f"  {said_of}{'; ' if row['why'] else ''}{escape(row['why'])}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.dimse.archives import ROOT, instance, write
-from tests.endtoend.dcmtk import Client, query
+from tests.endtoend.dcmtk import Client, query, run
 from tests.faults.daemon import Daemon, wait_until
 
 KEYS = ["study.InstitutionAddress", "series.ScanningSequence", "series.AnatomicRegionSequence", "image.KVP"]
@@ -52,6 +54,10 @@ def test_keys_that_were_configured_later_are_filled_in_and_found(daemon: Daemon,
     daemon.configure({"index": {"extra_keys": KEYS}, "peers": relational})
     with daemon:
         wait_until(lambda: "extra keys are filled in" in daemon.log(), 20)
+        status = run(sys.executable, "-m", "archive", "status", "--json", "--config", daemon.config_file)
+        assert json.loads(status)["extra_keys"] == {
+            "keys": sorted(KEYS), "filling": [], "dropping": [], "after": 0,
+        }  # fmt: skip
         assert answers(daemon, "IMAGE", "KVP=90", "SOPInstanceUID") == 1
         assert answers(daemon, "IMAGE", "KVP", "SOPInstanceUID") == OBJECTS
         assert answers(daemon, "SERIES", "ScanningSequence=S*", "SeriesInstanceUID") == 7
