@@ -73,15 +73,17 @@ def coercions(
     transfer_syntax: str,
     default_charset: str = "",
     known: Facts = lambda word: "",
+    before: Sequence[Change] = (),
 ) -> list[Change]:
     """What the rules that concern an object make of it. Raises NotUnderstood when it is broken.
 
-    ``facts`` are what ``match`` can ask for, ``known`` what is known besides the object's attributes.
+    ``facts`` are what ``match`` can ask for, ``known`` what is known besides the object's attributes, and ``before``
+    the changes that others lay over it already: rules start from those.
     """
     chosen = [rule for rule in rules if holds(rule.match, facts)]
     if not chosen:
         return []
-    work = _Work(Peek(data, transfer_syntax, default_charset), known)
+    work = _Work(Peek(data, transfer_syntax, default_charset), known, before)
     for rule in chosen:
         for action in rule.actions:
             work.apply(action)
@@ -91,9 +93,10 @@ def coercions(
 class _Work:
     """Values as they are and as they have become."""
 
-    def __init__(self, peek: Peek, known: Facts) -> None:
+    def __init__(self, peek: Peek, known: Facts, before: Sequence[Change] = ()) -> None:
         self._peek = peek
         self._known = known
+        self._given = {change.path: (change.vr, change.value) for change in before if not change.if_missing}
         self._new: dict[Path, tuple[str, str | None]] = {}  # path -> VR and text
 
     def apply(self, action: Action) -> None:
@@ -103,6 +106,8 @@ class _Work:
         return [Change(path, vr, text) for path, (vr, text) in self._new.items() if self._differs(path, text)]
 
     def _differs(self, path: Path, text: str | None) -> bool:
+        if path in self._given:
+            return self._given[path][1] != text
         if text is None:
             return self._peek.has(path)
         before = self._peek.values(path)
@@ -111,7 +116,7 @@ class _Work:
     def values(self, target: Target) -> list[Value]:
         """What a target has become so far, in every item."""
         found = {value.path: value for value in self._peek.values(target.path)}
-        for path, (vr, text) in self._new.items():
+        for path, (vr, text) in (self._given | self._new).items():
             if _is_at(path, target.path):
                 found.pop(path, None)
                 if text is not None:

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 ON_RECEIVE, ON_CHANGE, ON_SEND = "receive", "change", "send"
 
 
+def _top(change: Change) -> int:
+    """The tag of a change of the data set itself, 0 for one further inside."""
+    step = change.path[0]
+    return step if len(change.path) == 1 and isinstance(step, int) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Changing:
     """The rules of one configuration. ``aet`` is our own title, and what Original Attributes calls us."""
@@ -106,9 +112,12 @@ class Changing:
             "TransferSyntaxUID": syntax,
         }
         with subject.mapped() as data:
-            header = read_header(data, syntax, HEADER_TAGS)
-            facts = header_facts(header.values, words)
-            return coercions(rules, facts, data, syntax, known=lambda word: words.get(word, ""))
+            values = dict(read_header(data, syntax, HEADER_TAGS).values)
+            values |= {tag: change.value or "" for change in subject.so_far if (tag := _top(change))}
+            facts = header_facts(values, words)
+            return coercions(
+                rules, facts, data, syntax, known=lambda word: words.get(word, ""), before=subject.so_far
+            )
 
     def sent(self, subject: Subject, is_changed: bool) -> list[Change]:
         """What provenance says of an object that is sent, and was changed on its way if other sources said so."""

@@ -46,6 +46,7 @@ class Subject:
     instance: Sendable
     receiver: Receiver
     file: OpenFile
+    so_far: Sequence[Change] = ()  # what earlier sources said
 
     @contextmanager
     def mapped(self) -> Iterator[memoryview]:
@@ -80,11 +81,10 @@ class Outgoing:
         """What is to be different from the file; nothing for most objects."""
         found: list[Change] = []
         if self._sources or self._sent:
-            subject = Subject(instance, receiver, file)
             for source in self._sources:
-                found += source(subject)
+                found += source(Subject(instance, receiver, file, tuple(found)))
             if self._sent is not None:
-                found += self._sent(subject, bool(found))
+                found += self._sent(Subject(instance, receiver, file), bool(found))
         return found
 
     def changed(self, data: Buffer, transfer_syntax: str, changes: Sequence[Change]) -> Iterator[bytes]:
