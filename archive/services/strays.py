@@ -194,7 +194,7 @@ class Strays:
 
     def _take_in(self, path: str, meta: FileMeta) -> None:
         assert self._store is not None
-        origin = Origin(meta.source)
+        origin = Origin(meta.source, as_is=True)
         reception = self._store.receive(origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax)
         try:
             with open(self._volume.root / path, "rb") as file:
@@ -211,23 +211,30 @@ class Strays:
         Gives UID and path of each that was mended.
         """
         before = set(walk(self._volume, LOST))
-        waiting = list(dict.fromkeys([*paths, *before]))
+        seen: set[str] = set()
+        waiting = {*paths, *before}
         while waiting:
-            path = waiting.pop()
-            stray = self.look(path)
-            instance = stray.instance if stray else None
-            if stray is None or stray.content is None or instance is None:
-                continue
-            if not self._is_received(stray) or not instance.damage:
-                continue
-            self._take_in(path, stray.content.meta)
-            yield instance.sop_instance_uid, path
-            if path.startswith(f"{LOST}/"):
-                self._volume.remove(path)  # its bytes have their place again
-            # What lay in the place of the mended one may be what another one misses.
-            waiting += [each for each in walk(self._volume, LOST) if each not in waiting]
+            for path in sorted(waiting):
+                if uid := self._mend_from(path):
+                    yield uid, path
+            seen |= waiting
+            # What lay in the place of a mended one may be what another one misses.
+            waiting = set(walk(self._volume, LOST)) - seen
         for path in set(walk(self._volume, LOST)) - before:
             self._drop_copy(path)
+
+    def _mend_from(self, path: str) -> str:
+        """The UID of the damaged instance whose bytes a file holds, mended; nothing if it holds none."""
+        stray = self.look(path)
+        instance = stray.instance if stray else None
+        if stray is None or stray.content is None or instance is None:
+            return ""
+        if not instance.damage or not self._is_received(stray):
+            return ""
+        self._take_in(path, stray.content.meta)
+        if path.startswith(f"{LOST}/"):
+            self._volume.remove(path)  # its bytes have their place again
+        return instance.sop_instance_uid
 
     def _drop_copy(self, path: str) -> None:
         """Remove a file that was moved away just now and whose bytes have their place again."""
