@@ -12,6 +12,7 @@ from typing import Any
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.config import Config
 from archive.index import Index, State, Task, Which, open_index
+from archive.index.commitments import CHECK, REPORT
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.waiting import NAMES, STATES, held_up, why
 
@@ -23,6 +24,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 OPEN = (State.WAITING, State.LEASED, State.FAILED)
 BY_HAND = "cancelled by hand"
 KINDS = (DELIVER, VERIFY)
+SEEN = (*KINDS, CHECK, REPORT)  # without --kind: what goes to somebody else
 
 
 def add(commands: Commands) -> None:
@@ -35,7 +37,9 @@ def add(commands: Commands) -> None:
     made.add_argument("--reason", metavar="TEXT", help="only tasks whose reason has this text in it")
     made.add_argument("--since", metavar="TIME", help="only tasks added since: 2h, 3d or 2026-01-31T08:00")
     made.add_argument("--until", metavar="TIME", help="only tasks added before")
-    made.add_argument("--kind", action="append", default=[], help="only this kind of work (deliver); repeatable")
+    made.add_argument(
+        "--kind", action="append", default=[], help="another kind of work than deliveries, or any; repeatable"
+    )
     made.add_argument("--all", action="store_true", help="for retry, cancel and purge without anything narrower")
     made.add_argument("--limit", type=int, default=100, help="how many to list (100)")
     made.add_argument("--why", default="", metavar="TEXT", help="for pause: what others are told")
@@ -58,7 +62,8 @@ def _which(options: argparse.Namespace) -> Which | None:
         warn(f"{error}: ids are numbers, times are 2h, 3d or 2026-01-31T08:00")
         return None
     states = tuple(STATES[name] for name in options.state)
-    return Which(tuple(options.kind), options.to, states, options.study, options.reason, since, until, ids)
+    kinds = () if ids or "any" in options.kind else tuple(options.kind) or SEEN
+    return Which(kinds, options.to, states, options.study, options.reason, since, until, ids)
 
 
 def moment(text: str, now: float | None = None) -> float:
@@ -92,7 +97,7 @@ def _row(task: Task, reason: str) -> dict[str, Any]:
         "destination": task.lane,
         "state": "done" if task.state is State.DONE and task.kind not in KINDS else NAMES[task.state],
         "tries": task.attempts,
-        "route": task.payload.get("route") or task.payload.get("by", ""),
+        "route": task.payload.get("route") or task.payload.get("by") or _other(task),
         "study": task.study_uid,
         "instance": task.payload.get("sop", ""),
         "created": task.created,
@@ -100,6 +105,11 @@ def _row(task: Task, reason: str) -> dict[str, Any]:
         "finished": task.finished,
         "why": reason,
     }
+
+
+def _other(task: Task) -> str:
+    """What stands in place of a route where there is none."""
+    return task.kind if task.kind not in KINDS else ""
 
 
 def _show(options: argparse.Namespace, config: Config, index: Index, which: Which) -> int:
