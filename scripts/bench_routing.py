@@ -113,7 +113,7 @@ def main() -> int:
                 found = run(system, folder / f"{system.name}-{number}", made.folder, len(made.files), environment)
                 figures[system.name].append(found)
                 print(f"{system.title}: stored {found[0]:.0f}/s, routed {found[1]:.0f}/s", file=sys.stderr)
-    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()}
+    medians = {name: list(map(statistics.median, zip(*rows, strict=True))) for name, rows in figures.items()}
     print("| images a second | " + " | ".join(system.title for system in systems) + " |")
     print("| --- |" + " ---: |" * len(systems))
     for line, title in enumerate(("stored, while routing", "stored and routed")):

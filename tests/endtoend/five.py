@@ -31,7 +31,8 @@ from tests.faults.destination import Dead, Destination, serve, silent
 SENDERS = ("SENDER", "CT1", "CT2", "CT3")
 GOOD = ("STORESCP", "SECOND")
 BAD = ("DEAD", "FULL", "HANGS")
-ROUTE = {"name": "all", "retry": {"max": 2, "delay": "0.5s", "cap": "1s"}, "give_up": "5s"}
+ROUTE = {"name": "all", "retry": {"max": 2, "delay": "0.5s", "cap": "1s"}, "give_up": "2s"}
+QUICK = {"dimse": "2s"}
 PATIENCE = 300.0
 
 
@@ -45,10 +46,11 @@ class Five:
         self.full = Destination(serve(lambda number: 0xA700))
         self.kept: dict[str, bytes] = {}
         self.hangs = Destination(serve(stop_after=1, how=silent, keep=self.kept))
-        ports = dict(zip((*GOOD, *BAD), (receiver, second, self.dead.port, self.full.port, self.hangs.port), strict=True))
+        bad = (self.dead.port, self.full.port, self.hangs.port)
+        ports = dict(zip((*GOOD, *BAD), (receiver, second, *bad), strict=True))
         peers: dict[str, Any] = {name: {"host": "127.0.0.1", "port": port} for name, port in ports.items()}
         peers |= {name: {"host": "127.0.0.0/8", "allow": EVERYTHING} for name in SENDERS}
-        self.daemon = Daemon(folder, {"peers": peers, "routes": [ROUTE | {"to": [*ports]}]})
+        self.daemon = Daemon(folder, {"peers": peers, "routes": [ROUTE | {"to": [*ports]}], "timeouts": QUICK})
 
     def index(self) -> Index:
         return open_index(f"sqlite:///{self.folder}/index.db")
@@ -146,7 +148,9 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
         "DicomAet": "SECOND", "DicomAlwaysAllowStore": True, "RemoteAccessAllowed": False,
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["Orthanc", str(folder / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(lambda: _statistics(http) is not None, 30, "Orthanc does not start")
         yield port, http
@@ -187,7 +191,8 @@ def main() -> int:
         with storescp(folder / "received") as receiver, orthanc(folder / "orthanc") as (second, http):
             five = Five(folder / "archive", chosen.count, second, receiver)
             try:
-                print(f"five destinations: {run(five, folders, disturb=not chosen.calm):.1f} s until the good ones had all")
+                taken = run(five, folders, disturb=not chosen.calm)
+                print(f"five destinations: {taken:.1f} s until the good ones had all")
                 index = five.index()
                 wait_until(lambda: not any(index.queue.open(["deliver"]).get((lane, state)) for lane in BAD
                                            for state in (State.WAITING, State.LEASED)), PATIENCE, lambda: states(index))
