@@ -163,7 +163,6 @@ def recover(config: Config) -> None:
     volume = open_volume(config, index, time.time)
     corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
     corrections.replay()
-    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).settle()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
@@ -174,6 +173,8 @@ def recover(config: Config) -> None:
         committer = open_committer(config, volume, index, journal)
         committer.recover()
         committer.close()
+    # Behind the journals, which on a new index bring back what was deleted since.
+    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).settle()
     sweep_spool(volume, index)
     Quarantine(volume, index).adopt()
     volume.close()
