@@ -70,7 +70,7 @@ def test_naming_uids_retrieves_no_more_than_may_be_seen(
                 assert done.progress.completed == seen
             except Refused as refused:
                 assert "no stored object matches" in str(refused) and not seen
-    assert {uid for uid in receiver.uids() if uid.startswith(HIDDEN) or uid.startswith(f"{ROOT}.2")} == set()
+    assert {uid for uid in receiver.uids() if uid.startswith((HIDDEN, f"{ROOT}.2"))} == set()
     assert len(receiver.uids()) == seen
 
 
