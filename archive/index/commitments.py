@@ -283,9 +283,12 @@ class Commitments:
         return [Transaction(*row) for row in self._database.read(lambda session: session.rows(sql, values))]
 
     def purge(self, before: float, limit: int = 500) -> int:
-        """Forget some that ended before; return how many, 0 when none is left."""
-        sql = "DELETE FROM commitment WHERE id IN (SELECT id FROM commitment WHERE finished < ? LIMIT ?)"
-        return self._database.transact(lambda session: session.run(sql, (before, limit)))
+        """Forget some that ended before, or that a peer has not answered since; how many, 0 when none is left."""
+        sql = (
+            "DELETE FROM commitment WHERE id IN (SELECT id FROM commitment WHERE finished < ?"
+            " OR (finished IS NULL AND direction = ? AND created < ?) LIMIT ?)"
+        )
+        return self._database.transact(lambda session: session.run(sql, (before, ASKING, before, limit)))
 
 
 NOT_REACHED = "not reached"  # how the reason of a report begins that the peer could not be called for

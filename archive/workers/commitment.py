@@ -16,11 +16,13 @@ from archive.index import Index, Task
 from archive.index.commitments import CHECK, NOT_REACHED, REPORT, Transaction
 from archive.services.commitment import Commitment
 from archive.workers.lanes import LaneWorker
+from archive.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
 BATCH = 20  # reports of one association
 CHECKED_AT_ONCE = 2  # peers whose instances are read at the same time: the disk has other things to do
+FORGETTING = 3600.0  # seconds between two looks for what can be forgotten
 PAUSE = 30.0  # seconds until instances are looked for again on a disk that was not there
 
 Reports = Sequence[tuple[Transaction, Outcome]]
@@ -59,14 +61,12 @@ class Reporting:
         deliver: Deliver,
         *,
         pauses: Sequence[float],
-        retain: float,
         clock: Callable[[], float],
     ) -> None:
         self._commitment = commitment
         self._index = index
         self._deliver = deliver
         self._pauses = pauses
-        self._retain = retain
         self._clock = clock
 
     def __call__(self, lane: str, tasks: Sequence[Task], owner: str) -> None:
@@ -80,7 +80,6 @@ class Reporting:
                 wanted.append((task, transaction))
         if wanted:
             self._report(lane, wanted, owner)
-        transactions.purge(self._clock() - self._retain)
 
     def _report(self, lane: str, wanted: Sequence[tuple[Task, Transaction]], owner: str) -> None:
         reports = [(transaction, self._commitment.outcome(transaction)) for _, transaction in wanted]
@@ -129,6 +128,25 @@ class Reporting:
         return self._clock() + self._pauses[tried - 1] if tried <= len(self._pauses) else None
 
 
+class Forgetting:
+    """A worker: transactions that ended long ago are not remembered."""
+
+    name = "commit-history"
+    kinds: frozenset[str] = frozenset()
+
+    def __init__(self, commitment: Commitment, retain: float, clock: Callable[[], float]) -> None:
+        self._transactions = commitment.transactions
+        self._retain = retain
+        self._clock = clock
+
+    def step(self) -> float | None:
+        """A piece at a time, so that others get their turn."""
+        return 0.0 if self._transactions.purge(self._clock() - self._retain) else FORGETTING
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
 def workers(
     commitment: Commitment,
     index: Index,
@@ -137,11 +155,12 @@ def workers(
     pauses: Sequence[float],
     retain: float,
     clock: Callable[[], float],
-) -> list[LaneWorker]:
-    """Both workers of storage commitment."""
+) -> list[Worker]:
+    """The workers of storage commitment."""
     checking = Checking(commitment, index, clock)
-    reporting = Reporting(commitment, index, deliver, pauses=pauses, retain=retain, clock=clock)
+    reporting = Reporting(commitment, index, deliver, pauses=pauses, clock=clock)
     return [
         LaneWorker("commit-checks", CHECK, index, checking, clock=clock, at_once=CHECKED_AT_ONCE),
         LaneWorker("commit-reports", REPORT, index, reporting, clock=clock, batch=BATCH),
+        Forgetting(commitment, retain, clock),
     ]

@@ -18,7 +18,7 @@ from archive.workers.runner import Runner
 
 LEASE = 30.0  # seconds; a process of another host that dies holds up its tasks for so long
 BEAT = 10.0  # seconds between two signs of life
-STOPPING = 4.0  # seconds for the lanes to end what they do
+STOPPING = 1.0  # seconds for the lanes to end what they do: several workers end one after the other
 
 Job = Callable[[str, Sequence[Task], str], None]
 """Works on the tasks of a lane that were leased for an owner, and ends each of them."""

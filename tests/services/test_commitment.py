@@ -27,7 +27,7 @@ from archive.index import Index, NewTask, State, StoredInstance
 from archive.index.commitments import ASKED, CHECK, REPORT, Lease, NewTransaction, Transaction
 from archive.services.commitment import Asking, Commitment
 from archive.services.integrity import Integrity
-from archive.workers.commitment import Checking, Reporting
+from archive.workers.commitment import Checking, Forgetting, Reporting
 from archive.workers.lanes import LaneWorker
 from tests.dimse.archives import fill, instance, parts
 from tests.faults.daemon import wait_until
@@ -56,9 +56,7 @@ class Site:
         index.add([arrival(sop=uid) for uid in (WHOLE, DAMAGED, GONE)])
         self.commitment = Commitment(index, self.verify, clock=lambda: self.now, max_pending=max_pending)
         self.checking = Checking(self.commitment, index, lambda: self.now)
-        self.reporting = Reporting(
-            self.commitment, index, self.deliver, pauses=PAUSES, retain=5000.0, clock=lambda: self.now
-        )
+        self.reporting = Reporting(self.commitment, index, self.deliver, pauses=PAUSES, clock=lambda: self.now)
 
     def verify(self, instance: StoredInstance) -> None:
         self.verified.append(instance.sop_instance_uid)
@@ -230,9 +228,14 @@ def test_whoever_asks_on_an_association_holds_the_task_until_its_lease_ends(site
 def test_what_was_reported_is_forgotten_after_its_time(site: Site) -> None:
     site.ask("1.1")
     site.run()
+    site.down = True
     site.ask("1.2")
+    Asking(site.index, clock=lambda: site.now).begin("PACS", "1.3", ASKED_FOR)
+    forgetting = Forgetting(site.commitment, 5000.0, lambda: site.now)
+    assert (forgetting.step() or 0) > 0 and len(site.commitment.transactions.latest(limit=9)) == 3
     site.run(5001)
-    assert site.state("1.1") == "" and site.state("1.2") == "reported"
+    assert forgetting.step() == 0.0 and (forgetting.step() or 0) > 0
+    assert [each.transaction for each in site.commitment.transactions.latest(limit=9)] == ["1.2"], "it may yet be told"
 
 
 # -- what we ask --------------------------------------------------------------------------------------
