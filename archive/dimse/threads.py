@@ -1,16 +1,17 @@
 """Threads for connections, used again: starting one costs as much as reading and answering a request.
 
 Rules that hold here: whoever is given work has a thread to itself until it is done, so nobody ever waits for
-another's; a few threads stay for the next; none of them keeps what it worked on.
+another's; a few threads stay for the next, for a moment; none of them keeps what it worked on.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 KEPT = 4  # idle threads of one listener: callers that come one after the other find one
+STAY = 2.0  # seconds an idle thread waits for them
 IDLE = "idle"
 
 Work = Callable[[], object]
@@ -19,8 +20,9 @@ Work = Callable[[], object]
 class Threads:
     """The threads of one listener."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, stay: float = STAY) -> None:
         self._kept = kept
+        self._stay = stay
         self._idle = 0
         self._lock = threading.Lock()
         self._waiting: SimpleQueue[tuple[Work, str] | None] = SimpleQueue()
@@ -45,13 +47,24 @@ class Threads:
             thread.name = IDLE
             if not self._stays():
                 return
-            call = self._waiting.get()
+            call = self._next()
 
     def _stays(self) -> bool:
         with self._lock:
             stays = self._idle < self._kept
             self._idle += stays
         return stays
+
+    def _next(self) -> tuple[Work, str] | None:
+        """What came while this thread was idle; None when it has waited long enough."""
+        try:
+            return self._waiting.get(timeout=self._stay)
+        except Empty:
+            with self._lock:
+                if self._idle:
+                    self._idle -= 1
+                    return None
+        return self._waiting.get()  # whoever counted on us is about to put it there
 
     def close(self) -> None:
         """Let the idle ones go; those that work go when they are done."""

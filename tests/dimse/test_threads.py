@@ -92,3 +92,19 @@ def test_what_was_worked_on_is_let_go() -> None:
     gc.collect()
     assert kept() is None
     threads.close()
+
+
+def test_nobody_stays_for_long() -> None:
+    threads = Threads(stay=0.01)
+    first = ran_in(threads, "one")
+    first.join(WAIT)
+    assert not first.is_alive()
+    assert ran_in(threads, "two") is not first
+
+
+def test_work_that_comes_as_a_thread_leaves_is_done() -> None:
+    threads = Threads(kept=2, stay=0.0005)
+    for number in range(300):
+        assert ran_in(threads, str(number))
+        time.sleep(0.0005)
+    threads.close()
