@@ -11,7 +11,6 @@ import logging
 import mmap
 import secrets
 
-from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.header import read_header
 from archive.dicom.part10 import read_file_meta
 from archive.errors import ArchiveError, IndexUnavailable, NotUnderstood
@@ -89,7 +88,7 @@ class Quarantine:
             meta = read_file_meta(file.read(HEAD))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 with memoryview(mapped)[meta.offset :] as data:
-                    header = read_header(data, meta.transfer_syntax, HEADER_TAGS)
+                    header = read_header(data, meta.transfer_syntax, self._index.extra.tags)
                     size = len(data)
             file.seek(meta.offset)
             return NewInstance(
