@@ -48,13 +48,10 @@ def run(options: argparse.Namespace) -> int:
 
 def reader(config: Config) -> Reader:
     """How the files of this archive are read."""
-    charsets = {
-        title: peer.default_charset
-        for peer in config.peers.values()
-        for title in (peer.aet, *peer.aliases)
-        if peer.default_charset
-    }
-    return Reader(str(config.storage.path), "main", frozenset(rules(config).wanted), charsets)
+    peers = [(title, peer) for peer in config.peers.values() for title in (peer.aet, *peer.aliases)]
+    charsets = {title: peer.default_charset for title, peer in peers if peer.default_charset}
+    issuers = {title: peer.default_issuer for title, peer in peers if peer.default_issuer}
+    return Reader(str(config.storage.path), "main", frozenset(rules(config).wanted), charsets, issuers)
 
 
 def _report(options: argparse.Namespace, report: Report) -> int:

@@ -26,6 +26,7 @@ from archive.dicom.part10 import read_file_meta
 from archive.errors import ConfigurationError, NotUnderstood
 from archive.index import Index, Location, NewInstance, Outcome
 from archive.services.compression import read_said
+from archive.services.store import identified
 from archive.services.strays import walk
 from archive.storage.local import Volume
 
@@ -46,12 +47,16 @@ AFTERWARDS: tuple[Afterwards, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How files are read; ``charsets`` are those of sources whose data sets name none. Travels between processes."""
+    """How files are read. Travels between processes.
+
+    ``charsets`` and ``issuers`` are those of sources whose data sets name none.
+    """
 
     root: str
     volume: str
     tags: Collection[int]
     charsets: Mapping[str, str] = field(default_factory=dict)
+    issuers: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, paths: Sequence[str]) -> list[Read]:
         return [self.read(path) for path in paths]
@@ -78,7 +83,7 @@ class Reader:
                 sha256 = hashlib.sha256(data).digest()
         said = read_said(meta.private)
         return NewInstance(
-            header=header,
+            header=identified(header, self.issuers.get(meta.source, "")),
             location=Location(self.volume, path, meta.offset, status.st_size - meta.offset),
             transfer_syntax=meta.transfer_syntax,
             sha256=sha256,

@@ -23,9 +23,11 @@ from archive.dicom.rule import header_facts
 from archive.dicom.wanted import SOP_INSTANCE_UID
 from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, OutOfResources, TooLarge
 from archive.index import Added, Index, Location, NewInstance, NewTask, Outcome
+from archive.index.upkeep import Received
 from archive.services.causes import IMAGE, Causes, Event
 from archive.services.changing import Changing
 from archive.services.commit import Arrival, Committer
+from archive.services.compression import said
 from archive.services.quarantine import Quarantine
 from archive.storage.local import Part, Volume
 
@@ -168,9 +170,18 @@ class Reception:
     def _file_meta(self) -> bytes:
         if not self._prefix:
             self._prefix = file_meta(
-                self._sop_class, self._sop_instance, self._transfer_syntax, source=self._origin.calling
+                self._sop_class,
+                self._sop_instance,
+                self._transfer_syntax,
+                source=self._origin.calling,
+                private=self._said() if self._received_sha256 else b"",
             )
         return self._prefix
+
+    def _said(self) -> bytes:
+        """What came, for the file of what was made of it: the index may be lost."""
+        origin, when = self._origin, self._store.clock()
+        return said(Received(origin.calling, origin.address, when, self._received_sha256, self._transfer_syntax))
 
     def _fail(self, error: ArchiveError) -> None:
         self.discard()
@@ -197,7 +208,7 @@ class Reception:
             if self._decision is not None or (self._store.changing is not None and not self._origin.as_is):
                 header = self._changed(header)
                 self.study_uid = header.study_uid
-            return self._commit(self._identified(header))
+            return self._commit(identified(header, self._origin.default_issuer))
         finally:
             self.discard()
 
@@ -261,6 +272,7 @@ class Reception:
         for change in changes:
             if change.path == (SOP_INSTANCE_UID,) and change.value:
                 self._sop_instance = change.value
+        self._received_sha256 = self._received_sha256 or received
         self._sha, self._size, self._prefix = hashlib.sha256(), 0, b""
         self._part, self._buffer = None, bytearray()
         try:
@@ -271,15 +283,8 @@ class Reception:
                 before.discard()
         if self._error:
             raise self._error
-        if not self._received_sha256 and self._sha.digest() != received:
-            self._received_sha256 = received
-
-    def _identified(self, header: Header) -> Header:
-        """With the issuer that the sender's Patient IDs have when they name none."""
-        issuer, values = self._origin.default_issuer, header.values
-        if not issuer or values.get(ISSUER) or not values.get(PATIENT_ID):
-            return header
-        return replace(header, values={**values, ISSUER: issuer})
+        if self._sha.digest() == self._received_sha256:
+            self._received_sha256 = b""
 
     def _commit(self, header: Header) -> Outcome:
         store, prefix = self._store, self._file_meta()
@@ -360,6 +365,14 @@ class Reception:
             part, self._part = self._part, None
             self._store.quarantine.put_part(new, part, NO_PATIENT_ID)
         raise Conflict(NO_PATIENT_ID)
+
+
+def identified(header: Header, issuer: str) -> Header:
+    """With the issuer that the sender's Patient IDs have when they name none."""
+    values = header.values
+    if not issuer or values.get(ISSUER) or not values.get(PATIENT_ID):
+        return header
+    return replace(header, values={**values, ISSUER: issuer})
 
 
 def _mapped(fd: int) -> mmap.mmap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from archive.dicom.coercion import Action, CoerceRule
+from archive.dicom.part10 import read_file_meta
 from archive.dicom.paths import parse_path
 from archive.dicom.provenance import System
 from archive.dicom.uids import DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from archive.errors import Conflict, Damaged, IndexUnavailable, TooLarge
 from archive.index import Outcome
 from archive.services.changing import Changing
+from archive.services.compression import read_said
 from archive.services.releasing import Release, Releasing
 from archive.services.store import Origin
 from tests import builders
@@ -519,3 +522,14 @@ def test_an_object_above_the_limit_is_refused_whatever_rules_there_are(begin: Be
     with pytest.raises(TooLarge):
         put(site, data)
     assert site.objects() == [] and site.volume.spool.size() == 0
+
+
+def test_a_file_says_what_came_before_it_was_changed(site: Site) -> None:
+    with_rules(site, UPPER)
+    data = builders.ct(PatientID="p1")
+    put(site, data)
+    known = site.index.known(str(data.SOPInstanceUID))
+    assert known is not None
+    meta = read_file_meta((site.volume.root / known.location.path).read_bytes())
+    said = read_said(meta.private)
+    assert said is not None and said.sha256 == hashlib.sha256(builders.bytes_of(data)).digest()
