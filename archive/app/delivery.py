@@ -17,6 +17,7 @@ from archive.dicom.rule import Facts
 from archive.dimse.access import Access
 from archive.dimse.delivery import PeerReach
 from archive.dimse.destinations import Destinations
+from archive.dimse.proof import ByCommitment, ByQuery
 from archive.errors import ArchiveError
 from archive.index import Index, StoredInstance, Task
 from archive.services.delivery import Channel, Reach
@@ -54,8 +55,10 @@ class Reaches:
         codec = None if any(route.transcode == "off" for route in routes) else self._archive.codec
         associations = max((route.associations or 0 for route in routes), default=0)
         archive = self._archive
+        proven = any(route.verify == "commitment" for route in routes)
+        proof = ByCommitment(destination, archive.index) if proven else ByQuery(destination)
         return PeerReach(
-            destination, archive.retrieve.open, codec, associations=associations, outgoing=archive.outgoing
+            destination, archive.retrieve.open, codec, associations=associations, outgoing=archive.outgoing, proof=proof
         )
 
     def _folder(self, root: Path) -> FolderReach:
@@ -91,6 +94,10 @@ class Nowhere:
 
     def probe(self) -> None:
         raise self._error
+
+    @property
+    def proof(self) -> str:
+        return "found there"
 
     def missing(self, items: Sequence[StoredInstance]) -> set[str]:
         raise self._error

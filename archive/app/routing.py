@@ -43,7 +43,7 @@ def conditions(config: Config, target: str) -> Conditions:
     """What the routes to a destination say about sending there."""
     routes = [route for route in config.routes if target in route.to]
     terms = {
-        route.name: Terms(Schedule(route.window), route.delays, route.give_up, route.verify == "query")
+        route.name: Terms(Schedule(route.window), route.delays, route.give_up, route.verify != "none")
         for route in routes
     }
     return Conditions(max((route.rate or 0 for route in routes), default=0), config.queue.idle, terms)

@@ -1,8 +1,8 @@
 """The sections ``routes`` and ``queue``: what is sent on to whom, when, and how often it is tried.
 
 Rules that hold here: a route is a rule, a trigger and destinations; a destination is a peer's AE title or
-``folder:PATH``; what concerns a destination as a whole (rate, associations, transcode) is said alike by all routes that
-name it; a rule is parsed when the file is read, so that a mistake is a complaint with its column.
+``folder:PATH``; what concerns a destination as a whole (rate, associations, transcode, the kind of proof) is said alike
+by all routes that name it; a rule is parsed when the file is read, so that a mistake is a complaint with its column.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ TRANSCODING = {
 PROOFS = {
     "none": "the destination's answer to the store is enough",
     "query": "the destination must find the image by C-FIND as well",
+    "commitment": "the destination must promise to keep it, by storage commitment",
 }
 
 _RETRY = re.compile(r"\s*(\d+)\s*x\s*([^,\s]+)\s*", re.ASCII)
@@ -233,9 +234,9 @@ def callable_peer(config: Config, reading: Reading, key: str, target: str) -> It
 def _agreeing(
     said: dict[tuple[str, str], tuple[str, object]], reading: Reading, key: str, route: Route, target: str
 ) -> Iterator[Complaint]:
-    for name in ("rate", "associations", "transcode"):
+    for name in ("rate", "associations", "transcode", "verify"):
         value = getattr(route, name)
-        if value is None:
+        if value is None or value == "none":
             continue
         other, earlier = said.setdefault((target, name), (route.name, value))
         if earlier != value:

@@ -1,4 +1,4 @@
-"""Delivering to a peer: a channel is the lanes of associations to it, a probe is C-ECHO, a proof is C-FIND.
+"""Delivering to a peer: a channel is the lanes of associations to it, a probe is C-ECHO.
 
 Rules that hold here: a channel never blocks its owner; what a status or an ending means for another try is decided here
 and nowhere else; a peer that takes an association but no C-ECHO is there all the same.
@@ -6,16 +6,14 @@ and nowhere else; a peer that takes an association but no C-ECHO is there all th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from archive.dicom.attributes import Level
-from archive.dicom.query import Root
 from archive.dimse import scu, statuses
 from archive.dimse.association import Association
 from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.planning import LOSSLESS
+from archive.dimse.proof import ByCommitment, ByQuery
 from archive.dimse.sender import Codec, Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Refused
@@ -23,8 +21,6 @@ from archive.index import StoredInstance, Task
 from archive.services.delivery import Delivered, Fate
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
-
-SOP_INSTANCE_UID = 0x00080018
 
 OpenInstance = Callable[[StoredInstance], OpenFile]
 
@@ -40,11 +36,13 @@ class PeerReach:
         *,
         associations: int = 0,
         outgoing: Outgoing | None = None,
+        proof: ByQuery | ByCommitment | None = None,
     ) -> None:
         self._destination = destination
         self._open_file = open_file
         self._codec = codec
         self._outgoing = outgoing
+        self._proof = proof or ByQuery(destination)
         self._associations = associations or destination.store_associations
 
     def open(self, wake: Callable[[], None]) -> PeerChannel:
@@ -68,17 +66,12 @@ class PeerReach:
         except Refused:
             return  # it has taken the association and answered: that is being there
 
-    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
-        by_series: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for item in items:
-            by_series[item.study_uid, item.series_uid].add(item.sop_instance_uid)
-        return {uid for series, uids in by_series.items() for uid in uids - self._found(*series)}
+    @property
+    def proof(self) -> str:
+        return self._proof.words
 
-    def _found(self, study_uid: str, series_uid: str) -> set[str]:
-        """The SOP Instance UIDs that the peer has of a series."""
-        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
-        answers = scu.find(self._destination, Root.STUDY, Level.IMAGE, keys)
-        return {answer.text(SOP_INSTANCE_UID) for answer in answers}
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        return self._proof.missing(items)
 
 
 class PeerChannel:

@@ -92,8 +92,13 @@ class Reach(Protocol):
         """Return when the destination answers; raises ArchiveError with the reason in words."""
         ...
 
+    @property
+    def proof(self) -> str:
+        """What a proof is called in words."""
+        ...
+
     def missing(self, items: Sequence[StoredInstance]) -> set[str]:
-        """Which of these the destination does not find; raises ArchiveError when it cannot be asked."""
+        """Which of these the destination does not have; raises ArchiveError when it cannot be asked."""
         ...
 
 
@@ -240,7 +245,7 @@ class Delivery:
         terms = self._conditions.of(task)
         if result.fate is Fate.SENT:
             if terms.verify:
-                reason = f"{result.reason}, to be found there"
+                reason = f"{result.reason}, to be {self._reach.proof}"
                 return Settled(task.id, State.WAITING, reason, now + PROOF_AFTER, kind=VERIFY)
             return Settled(task.id, State.DONE, result.reason)
         if result.fate is Fate.REFUSED:
@@ -448,12 +453,12 @@ class Proof:
         if uid not in stored:
             return Settled(task.id, State.DONE, "0000 (success), deleted here before it was looked for there")
         if uid not in missing:
-            return Settled(task.id, State.DONE, "0000 (success), found there")
+            return Settled(task.id, State.DONE, f"0000 (success), {self._reach.proof}")
         terms = self._conditions.of(task)
         if trouble and now - task.created < terms.give_up:
             wait = self._conditions.delays[min(task.attempts, len(self._conditions.delays)) - 1]
             return Settled(task.id, State.WAITING, trouble, now + wait, counted=False)
-        reason = trouble or "answered with success, but the destination does not find it"
+        reason = trouble or f"answered with success, but not {self._reach.proof}"
         return again(task, terms, reason, now)
 
     def look(self) -> None:

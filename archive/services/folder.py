@@ -52,6 +52,10 @@ class FolderReach:
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise Unreachable("folder cannot be written", str(self.root))
 
+    @property
+    def proof(self) -> str:
+        return WRITTEN
+
     def missing(self, items: Sequence[StoredInstance]) -> set[str]:
         """A file that was written is durable: there is nothing to ask."""
         return set()

@@ -40,6 +40,7 @@ class Peer:
     probes: int = 0
     alive: bool = True
     reason: str = "no answer in time"
+    proof: str = "found there"
     _results: list[Delivered] = field(default_factory=list)
 
     def open(self, wake: Callable[[], None]) -> Peer:
@@ -330,7 +331,7 @@ def test_with_a_proof_an_image_is_sent_when_the_destination_finds_it(proven: Lan
     for seconds in (15, 30):
         proven.now += seconds
         proof(proven).step()
-    words = "answered with success, but the destination does not find it (3 tries)"
+    words = "answered with success, but not found there (3 tries)"
     assert proven.ends()["b"] == (State.FAILED, words)
 
 
