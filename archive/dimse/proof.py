@@ -1,0 +1,84 @@
+"""Proofs that a peer has what it has answered success for: by C-FIND, or by its promise in storage commitment.
+
+Rules that hold here: a peer that cannot be asked, or has not answered in time, raises and proves nothing either way;
+instances are asked for under the UIDs they have here.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+
+from archive.dicom.attributes import Level
+from archive.dicom.query import Root
+from archive.dicom.references import Reference
+from archive.dimse import scu
+from archive.dimse.asking import requesting
+from archive.dimse.destinations import Destination
+from archive.errors import Unreachable
+from archive.index import Index, StoredInstance
+from archive.index.commitments import WAITING
+from archive.services.commitment import Asking
+
+SOP_INSTANCE_UID = 0x00080018
+PATIENCE = 60.0  # seconds for the report of a commitment
+
+
+class ByQuery:
+    """The peer finds it by C-FIND at image level, series by series."""
+
+    words = "found there"
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        by_series: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for item in items:
+            by_series[item.study_uid, item.series_uid].add(item.sop_instance_uid)
+        return {uid for series, uids in by_series.items() for uid in uids - self._found(*series)}
+
+    def _found(self, study_uid: str, series_uid: str) -> set[str]:
+        """The SOP Instance UIDs that the peer has of a series."""
+        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
+        answers = scu.find(self._destination, Root.STUDY, Level.IMAGE, keys)
+        return {answer.text(SOP_INSTANCE_UID) for answer in answers}
+
+
+class ByCommitment:
+    """The peer promises to keep it."""
+
+    words = "committed there"
+
+    def __init__(self, destination: Destination, index: Index, *, patience: float = PATIENCE) -> None:
+        self._destination = destination
+        self._index = index
+        self._patience = patience
+
+    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
+        if not items:
+            return set()
+        asking, peer = Asking(self._index, clock=time.time), self._destination.aet
+        transaction = f"2.25.{uuid.uuid4().int}"
+        references = [Reference(item.sop_class_uid, item.sop_instance_uid) for item in items]
+        key = asking.begin(peer, transaction, references)
+        self._ask(asking, transaction, references, key)
+        return {failure[1] for failure in asking.transactions.contents(key).failures}
+
+    def _ask(self, asking: Asking, transaction: str, references: Sequence[Reference], key: int) -> None:
+        """Ask, and wait for the report, on whichever association it comes."""
+
+        def settled() -> bool:
+            found = asking.transactions.get(key)
+            return found is None or found.state != WAITING
+
+        with requesting(self._destination, asking) as request:
+            wakes = self._index.listen()
+            try:
+                request.ask(transaction, references)
+                if not request.wait(wakes, settled, self._patience):
+                    raise Unreachable("no report of the commitment yet", self._destination.aet)
+            finally:
+                wakes.close()
