@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.faults import badobjects, fuzz, raw
 from tests.faults.badobjects import Case
 from tests.faults.campaign.fuzzing import Sender
-from tests.faults.campaign.run import POSTGRESQL, SQLITE, Run, fault
+from tests.faults.campaign.run import PATIENT, POSTGRESQL, SQLITE, Run, fault
 from tests.faults.daemon import ROOT, Daemon
 from tests.faults.objects import MARKER, Instance, instance, keys_of
 from tests.faults.raw import CT, FIND, GET, MOVE, Connection, Ended, Request, p_data, pdv
@@ -31,7 +31,7 @@ KEYS = f"{MARKER}^PATIENT"
     proves="a name in the log and a forged line are seen",
 )  # fmt: skip
 def canary(run: Run) -> None:
-    archive = run.daemon({"log": {"level": "debug"}, "processes": 1}).start()
+    archive = run.daemon({"log": {"level": "debug"}, "processes": 1, "timeouts": PATIENT}).start()
     steps = [*_stores(run, archive), *_queries(archive), *_strangers(archive)]
     if run.tries < 100:
         run.rng.shuffle(steps)

@@ -15,7 +15,7 @@ from tests.faults import badobjects, raw
 from tests.faults.badobjects import Case
 from tests.faults.campaign.crowds import echo_seconds, judge
 from tests.faults.campaign.fuzzing import Sender
-from tests.faults.campaign.run import Run, fault, warm_up
+from tests.faults.campaign.run import PATIENT, Run, fault, warm_up
 from tests.faults.daemon import Daemon, merged
 from tests.faults.objects import element, new_uid
 from tests.faults.raw import CT, Connection, Ended, Request, p_data, pdv
@@ -57,7 +57,7 @@ class Watch:
     twins=("no limits of the header",), proves="time, memory and answers beyond the limits are seen",
 )  # fmt: skip
 def bombs(run: Run) -> None:
-    archive = run.daemon({"processes": 1}).start()
+    archive = run.daemon({"processes": 1, "timeouts": PATIENT}).start()
     warm_up(archive)
     every = [*badobjects.depths(), *badobjects.bombs()]
     sender, taken, slowest = Sender(archive), [], 0.0
