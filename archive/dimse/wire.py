@@ -114,6 +114,7 @@ _NUMBER = {keyword: element for keyword, (element, _) in ELEMENTS.items()}
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 _SHORT_US = struct.Struct("<HHIH")
+_FOUR_US = struct.Struct("<HHIHHHIHHHIHHHIH")
 _GROUP_LENGTH = struct.Struct("<HHII")
 
 Value = int | str | bytes | None
@@ -256,14 +257,32 @@ def encode_response(
     request: Command, status: int, *, has_data: bool = False, extra: Mapping[str, Value] | None = None
 ) -> bytes:
     """The response command to `request`: its field, message id, SOP class and instance, and a status."""
+    kind = HAS_DATA if has_data else NO_DATA
+    if not extra:
+        return _plain_response(request, status, kind)
     answer: dict[int, Value] = {new: request.elements[old] for old, new in _REPEATED if old in request.elements}
     answer[0x0100] = request.field | RESPONSE
     answer[0x0120] = request.message_id
-    answer[0x0800] = HAS_DATA if has_data else NO_DATA
+    answer[0x0800] = kind
     answer[0x0900] = status
     for key, value in (extra or {}).items():
         answer[_NUMBER[key]] = value
     return _encode(answer)
+
+
+def _plain_response(request: Command, status: int, kind: int) -> bytes:
+    """As nearly all are: built in one go, as every stored object gets one."""
+    get = request.elements.get
+    sop_class, sop_instance = get(0x0003, get(0x0002)), get(0x1001, get(0x1000))
+    body = _FOUR_US.pack(
+        0, 0x0100, 2, request.field | RESPONSE, 0, 0x0120, 2, request.message_id, 0, 0x0800, 2, kind,
+        0, 0x0900, 2, status,
+    )  # fmt: skip
+    if sop_class is not None:
+        body = _ELEMENT.pack(0, 0x0002, len(sop_class)) + sop_class + body
+    if sop_instance is not None:
+        body += _ELEMENT.pack(0, 0x1000, len(sop_instance)) + sop_instance
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
 def holds_message(buffer: memoryview, position: int, end: int, pdu_left: int) -> bool:

@@ -149,3 +149,12 @@ def test_it_is_known_whether_a_message_has_come(received: bytes, whole: bool) ->
 
 def test_a_verification_command_needs_no_data_set() -> None:
     assert decode_command(echo(2)).sop_class == VERIFICATION
+
+
+@pytest.mark.parametrize("elements", [(2, 0x1000), (3, 0x1001), (2, 3, 0x1000, 0x1001), (), (3,), (0x1000,)])
+def test_a_response_without_more_is_the_one_with_nothing_more(elements: tuple[int, ...]) -> None:
+    numbers = {0x0100: b"\x01\x00", 0x0110: b"\x07\x00", 0x0800: b"\x01\x01"}
+    request = wire.Command(1, 7, False, numbers | {element: b"1.2.%d" % element for element in elements})
+    for has_data in (False, True):
+        plain = wire.encode_response(request, 0xA700, has_data=has_data)
+        assert plain == wire.encode_response(request, 0xA700, has_data=has_data, extra={"ErrorComment": None})
