@@ -118,8 +118,9 @@ def test_a_study_given_to_another_patient_is_found_and_sent_as_that_ones(site: S
 def test_merged_edited_and_moved_objects_go_out_as_the_index_says(site: Site) -> None:
     site.correct("merge", "WRONG", "RIGHT")
     site.correct("edit", "patient", "RIGHT", "PatientName=山田^花子=Right^Person", "PatientSex")
-    site.correct("edit", "study", STUDIES[0], "AccessionNumber=N77", "StudyDescription=",
-                 'ProcedureCodeSequence=[{"CodeValue": "CT1", "CodingSchemeDesignator": "99X", "CodeMeaning": "chest"}]')
+    code = '[{"CodeValue": "CT1", "CodingSchemeDesignator": "99X", "CodeMeaning": "chest"}]'
+    code = f"ProcedureCodeSequence={code}"
+    site.correct("edit", "study", STUDIES[0], "AccessionNumber=N77", "StudyDescription=", code)
     site.correct("edit", "series", SERIES[0], "SeriesDescription=left is left")
     assert STUDIES[0] in site.found("STUDY", AccessionNumber="N77", StudyInstanceUID="")
     for image in site.fetched(STUDIES[0]):

