@@ -154,9 +154,8 @@ class Fsck:
             for version in page:
                 try:
                     with Digesting(self._volume, version.location) as reading:
-                        while self._choice.digest and reading.step(PAGE << 10):
-                            self._pace(PAGE << 10)
                         if self._choice.digest:
+                            reading.read_all(self._pace)
                             reading.require(version.sha256)
                 except Damaged as error:
                     if self._index.upkeep.refers(version.location.volume, version.location.path):

@@ -80,8 +80,7 @@ class Integrity:
     def read(self, instance: StoredInstance, pace: Pace = at_once) -> None:
         """Re-read and re-hash the file of this very row, without a look at other rows; marks are only removed."""
         with Digesting(self._volume(instance.location), instance.location) as reading:
-            while reading.step(CHUNK):
-                pace(CHUNK)
+            reading.read_all(pace)
             reading.require(instance.sha256)
             reading.require_meta(instance)
         if instance.damage and self._index.upkeep.clear(instance):
@@ -158,11 +157,20 @@ class Digesting:
         if (size := os.fstat(self._fd).st_size) != expected:
             self.close()
             raise WrongSize("stored file is damaged", f"{location.path} has {size} bytes, not {expected}")
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what was written long ago comes from the disk
         self.position, self._end = location.offset, expected
+
+    def read_all(self, pace: Pace) -> None:
+        """Take in all that is left."""
+        more = True
+        while more:
+            before = self.position
+            more = self.step(CHUNK)
+            pace(self.position - before)
 
     def step(self, most: int) -> bool:
         """Take in as many bytes; False when nothing is left."""
+        if self.position == self._location.offset:
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # so that the disk is asked, not the memory
         while most > 0 and self.position < self._end:
             try:
                 block = os.pread(self._fd, min(CHUNK, most, self._end - self.position), self.position)

@@ -40,10 +40,6 @@ LIST = "reindex.list"  # in the storage folder: every file in the order in which
 POSITION = "reindex.position"  # under which the index keeps how many lines of it are done
 REASON = "found in the quarantine when the index was rebuilt"
 
-# What has to be done when all rows are there, besides what the archive does at each start.
-Afterwards = Callable[[Index, Volume], object]
-AFTERWARDS: tuple[Afterwards, ...] = ()
-
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -181,8 +177,6 @@ class Reindex:
 
     def _end(self) -> None:
         self._quarantine()
-        for step in AFTERWARDS:
-            step(self._index, self._volume)
         self._index.put(POSITION, "")
         self._index.sync()
         self._list.unlink()
