@@ -118,6 +118,21 @@ class Decoder:
         return Transcoded(accepted[0], self.spool, 4, len(self.given))
 
 
+def test_a_file_that_was_compressed_since_it_was_selected_goes_out_as_it_is_now(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    data, path = encoded(instance(1)), written(tmp_path, b"coded now")
+    codec = Decoder(tmp_path, data)
+    file = File(path)  # selected while it was uncompressed
+    destination = Destination("DEST", "127.0.0.1", receiver.port, "US", QUICK)
+    with destination.connect([(CT, (EXPLICIT,))]) as association:
+        opened = open_file(file)
+        opened.transfer_syntax = JPEG
+        sender = Sender(association, lambda _: opened, codec)
+        assert sender.send(file).result is Result.SENT
+    assert [each.name for each, _ in codec.asked] == ["one"] and receiver.messages[0].data == data
+
+
 def test_a_codec_gives_what_the_receiver_accepts(receiver: Receiver, tmp_path: Path) -> None:
     data, path = encoded(instance(1)), written(tmp_path, b"x")
     codec = Decoder(tmp_path, data)

@@ -36,7 +36,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def image(number: int, side: int = 128) -> Dataset:
     """Grey, a bit noisy."""
     noise = np.random.default_rng(number).integers(0, 16, side * side)
-    return builders.ct(rows=side, columns=side, PixelData=(np.arange(side * side) % 4000 + noise).astype("<u2").tobytes())
+    pixels = (np.arange(side * side) % 4000 + noise).astype("<u2")
+    return builders.ct(rows=side, columns=side, PixelData=pixels.tobytes())
 
 
 def send(daemon: Daemon, images: list[Dataset]) -> None:
@@ -48,7 +49,7 @@ def send(daemon: Daemon, images: list[Dataset]) -> None:
 def said(daemon: Daemon, *command: str) -> tuple[int, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "archive", *command, "--config", str(daemon.config_file), "--json"],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60,
+        check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout)
 

@@ -31,7 +31,7 @@ def flip(path: Path, at: int = -1) -> None:
 
 
 DAMAGE_OF = {
-    "flipped": (lambda path: flip(path), WrongContent),
+    "flipped": (flip, WrongContent),
     "its head flipped": (lambda path: flip(path, 129), WrongContent),
     "truncated": (lambda path: os.truncate(path, 900), WrongSize),
     "grown": (lambda path: path.write_bytes(path.read_bytes() + b"x"), WrongSize),
