@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from archive.cli import main
 from tests import builders
 from tests.endtoend.dcmtk import Client, query, storescp
-from tests.faults.daemon import Daemon
+from tests.faults.daemon import Daemon, wait_until
 
 STUDIES = ("1.2.826.0.1.3680043.10.999.7.1", "1.2.826.0.1.3680043.10.999.7.2")
 SERIES = tuple(f"{study}.1" for study in STUDIES)
@@ -173,3 +173,40 @@ def test_the_command_line_refuses_in_words_and_tries_without_doing(site: Site) -
     assert site.archive("corrections", "links", "WRONG", "--json") == [{"patient": "RIGHT"}]
     assert "nothing to do" in site.archive("corrections", "link", "RIGHT", "WRONG", "--reason", "x")
     assert "wrong wristband" in site.archive("corrections", "show", "1")
+
+
+@pytest.mark.parametrize("index_url", ["sqlite"], indirect=True)
+def test_deleted_objects_are_gone_their_files_too_and_come_again_anew(site: Site) -> None:
+    assert "nothing was deleted" in site.archive("delete", STUDIES[0], good=1)
+    assert f"study {STUDIES[0]}: 2 instances" in site.archive("delete", STUDIES[0], "--dry-run")
+    assert len(site.fetched(STUDIES[0])) == 2
+    assert "deleted: 2 instances" in site.archive("delete", STUDIES[0], "--yes", "--reason", "phantom")
+    assert STUDIES[0] not in site.found("STUDY", StudyInstanceUID="")
+    assert site.fetched(STUDIES[0]) == []
+    wait_until(lambda: len(site.digests()) == 1, 20)
+    site.client.call("storescu", rest=[site.folder / "sent1.dcm"])
+    assert len(site.fetched(STUDIES[0])) == 1
+    site.daemon.kill()
+    (series,) = {image.SeriesInstanceUID for image in [pydicom.dcmread(site.folder / "sent1.dcm")]}
+    site.archive("delete", str(series), "--yes")  # nobody is there to unlink the file
+    assert len(site.digests()) == 2
+    site.daemon.start()
+    wait_until(lambda: len(site.digests()) == 1, 20)
+    assert [each["kind"] for each in site.archive("corrections", "list", "--json")] == ["delete", "delete"]
+    assert "no such study" in site.archive("delete", STUDIES[0], "--yes", good=1)
+    site.before = site.digests()
+
+
+@pytest.mark.parametrize("index_url", ["sqlite"], indirect=True)
+def test_deleted_objects_do_not_come_back_by_reindex(site: Site) -> None:
+    site.daemon.kill()
+    site.archive("delete", STUDIES[0], "--yes")
+    assert len(site.digests()) == 3
+    for path in site.folder.glob("index.db*"):
+        path.unlink() if path.is_file() else [each.unlink() for each in path.iterdir()]
+    site.archive("reindex")
+    site.daemon.start()
+    assert STUDIES[0] not in site.found("STUDY", StudyInstanceUID="")
+    assert STUDIES[1] in site.found("STUDY", StudyInstanceUID="")
+    assert len(site.digests()) == 1
+    site.before = site.digests()
