@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from archive.dicom.attributes import Level
 from archive.dicom.query import Root
 from archive.dicom.references import Reference
 from archive.dimse import scu
-from archive.dimse.asking import requesting
+from archive.dimse.asking import requesting, wait_elsewhere
 from archive.dimse.destinations import Destination
 from archive.errors import Unreachable
-from archive.index import Index, StoredInstance
+from archive.index import Index, StoredInstance, Wakes
 from archive.index.commitments import WAITING
 from archive.services.commitment import Asking
 
@@ -74,11 +74,29 @@ class ByCommitment:
             found = asking.transactions.get(key)
             return found is None or found.state != WAITING
 
-        with requesting(self._destination, asking) as request:
-            wakes = self._index.listen()
-            try:
+        wakes, until = self._index.listen(), time.monotonic() + self._patience
+        try:
+            self._request(asking, transaction, references, wakes, settled)
+            if not wait_elsewhere(wakes, settled, until - time.monotonic()):
+                raise Unreachable("no report of the commitment yet", self._destination.aet)
+        finally:
+            wakes.close()
+
+    def _request(
+        self,
+        asking: Asking,
+        transaction: str,
+        references: Sequence[Reference],
+        wakes: Wakes,
+        settled: Callable[[], bool],
+    ) -> None:
+        """Ask, and wait for the report on the same association while that lasts."""
+        asked = False
+        try:
+            with requesting(self._destination, asking) as request:
                 request.ask(transaction, references)
-                if not request.wait(wakes, settled, self._patience):
-                    raise Unreachable("no report of the commitment yet", self._destination.aet)
-            finally:
-                wakes.close()
+                asked = True
+                request.wait(wakes, settled, self._patience)
+        except Unreachable:
+            if not asked:
+                raise

@@ -11,7 +11,7 @@ from archive.dimse.proof import ByCommitment, ByQuery
 from archive.errors import ArchiveError, Refused
 from tests.dimse.archives import Archive, fill, instance, parts, peer, serving
 from tests.endtoend.dcmtk import storescp
-from tests.faults.daemon import EVERYTHING, Daemon, free_port
+from tests.faults.daemon import EVERYTHING, Daemon
 
 
 def test_a_query_tells_what_a_peer_does_not_have(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def stored(archive: Archive) -> list:  # type: ignore[type-arg]
 
 
 def test_a_commitment_tells_what_a_peer_does_not_promise(tmp_path: Path) -> None:
-    allow = {"allow": [*EVERYTHING, "commit"], "port": free_port()}
+    allow = {"allow": [*EVERYTHING, "commit"], "host": "127.0.0.1", "quirks": ["commit_same_association"]}
     with Daemon(tmp_path / "there", {"peers": {"SENDER": allow}}) as there, parts(tmp_path) as mine:
         fill(mine, instance(1), instance(2))
         called = Destination("ARCHIVE", "127.0.0.1", there.port, "SENDER")
