@@ -30,5 +30,4 @@ def finish_deletions(index: Index, volume: Volume) -> int:
 
 def unlinkers(archive: Archive, config: Config) -> Iterable[Worker]:
     """One worker, always: anything may be deleted while the archive runs."""
-    deletion_of(archive.index, archive.volume).settle()
     return (UnlinkDeleted(Unlinking(archive.index, {archive.volume.name: archive.volume}, time.time)),)

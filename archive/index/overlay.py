@@ -35,12 +35,12 @@ class Person(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """As writes name it; a Patient ID holds no backslash (VR LO, PS3.5 6.2)."""
+        """As writes name it; an issuer holds no backslash (VR LO, PS3.5 6.2), whatever a Patient ID may hold."""
         return f"{self.patient_id}\\{self.issuer}"
 
     @classmethod
     def of(cls, owner: str) -> Person:
-        return cls(*owner.split("\\", 1))
+        return cls(*owner.rsplit("\\", 1))
 
     def __str__(self) -> str:
         return f"{self.patient_id}^^^{self.issuer}" if self.issuer else self.patient_id

@@ -17,7 +17,7 @@ from typing import Any
 from archive.dicom.acceptable import complaint
 from archive.dicom.attributes import BY_LEVEL, Attribute, Key, Level
 from archive.dicom.uids import is_uid
-from archive.errors import NotPossible, NotThere
+from archive.errors import Damaged, NotPossible, NotThere
 from archive.index import Index
 from archive.index.corrections import By, Draft, Operation
 from archive.index.decide import (
@@ -97,7 +97,7 @@ class Corrections:
         ``values`` make the target when nobody has its ID yet; with ``unknown`` patients of whom nothing came yet
         are merged too, as another system's messages may say before the first image.
         """
-        _check_people(source, target)
+        source, target = _people(source, target)
         given = checked(Level.PATIENT, values)
         return self._perform(who, lambda s: merge(s, source, target, given, unknown=unknown), dry_run)
 
@@ -110,7 +110,7 @@ class Corrections:
         self, one: Person, other: Person, who: By, *, unknown: bool = False, dry_run: bool = False
     ) -> Operation | None:
         """Both are one person; nothing of either changes."""
-        _check_people(one, other)
+        one, other = _people(one, other)
         return self._perform(who, lambda s: link(s, one, other, unknown=unknown), dry_run)
 
     def unlink(self, one: Person, other: Person, who: By, *, dry_run: bool = False) -> Operation | None:
@@ -130,7 +130,7 @@ class Corrections:
         dry_run: bool = False,
     ) -> Operation | None:  # fmt: skip
         """Some studies of a patient are of another one nobody knows yet: like the first, but for ``values``."""
-        _check_people(person, new)
+        person, new = _people(person, new)
         given = checked(Level.PATIENT, values)
         return self._perform(who, lambda s: split(s, person, studies, new, given), dry_run)
 
@@ -140,7 +140,7 @@ class Corrections:
         self, studies: Sequence[str], target: Person, who: By, *, values: Values = _NONE, dry_run: bool = False
     ) -> Operation | None:
         """Studies are of another patient; ``values`` make one when nobody has this ID."""
-        _check_people(target)
+        (target,) = _people(target)
         given = checked(Level.PATIENT, values)
         return self._perform(who, lambda s: move_studies(s, studies, target, given), dry_run)
 
@@ -197,8 +197,21 @@ class Corrections:
         """The last operations, newest first; those of one UID or Patient ID with ``about``."""
         return self._index.corrections.entries(limit=limit, before=before, about=about)
 
+    def start(self) -> None:
+        """Bring index and ledger to agree. A ledger that was altered keeps nobody from storing images.
+
+        It does when the index was rebuilt and has no operation: it would show the wrong patients. Raises Damaged.
+        """
+        try:
+            self.replay()
+        except Damaged as error:
+            if not self.operations(limit=1):
+                raise
+            words = "the index goes on by its own; nothing is corrected until %s is moved away, then it is written anew"
+            log.error(f"%s: {words}", error, self._ledger.folder)
+
     def replay(self) -> int:
-        """Bring index and ledger to agree: at the start, and when an index was rebuilt; return how many that took."""
+        """Bring index and ledger to agree; return how many operations that took."""
         done = self._index.corrections.replay(self._ledger)
         if done:
             log.warning("journal of corrections: %d operations carried out that index or ledger lacked", done)
@@ -248,13 +261,16 @@ def _checked_items(attribute: Attribute, value: str) -> str:
     return json.dumps(items, ensure_ascii=False)
 
 
-def _check_people(*people: Person) -> None:
-    for person in people:
+def _people(*people: Person) -> list[Person]:
+    """As the index knows them: without padding."""
+    found = [Person(*(text.strip() for text in person)) for person in people]
+    for person in found:
         for text in person:
             if wrong := complaint("LO", text):
                 raise NotPossible("not a Patient ID or issuer", wrong)
         if not person.patient_id:
             raise NotPossible("a patient is known by its ID", "move studies of a patient without ID one by one")
+    return found
 
 
 def _uid(given: str) -> str:

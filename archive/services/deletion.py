@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archive.dicom.attributes import Level
-from archive.errors import NotThere, StorageFailed
+from archive.errors import Damaged, NotThere, StorageFailed
 from archive.index import Index
 from archive.index.corrections import By
 from archive.services.corrections import Corrections
@@ -83,6 +83,13 @@ class Deletion:
             log.warning("%d deleted files were in the ledger alone", done)
         return done
 
+
+    def start(self) -> None:
+        """The same; a ledger that was altered only keeps things from being deleted."""
+        try:
+            self.settle()
+        except Damaged as error:
+            log.error("%s: nothing is deleted until %s is mended or moved away", error, self._ledger.folder)
 
     def _is_there(self, volume: str, path: str) -> bool:
         return volume != self._volume.name or (self._volume.root / path).exists()
