@@ -162,7 +162,7 @@ def recover(config: Config) -> None:
         raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
     corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
-    corrections.replay()
+    corrections.start()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     for slot in slots(volume.root / "journal"):
@@ -174,7 +174,7 @@ def recover(config: Config) -> None:
         committer.recover()
         committer.close()
     # Behind the journals, which on a new index bring back what was deleted since.
-    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).settle()
+    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).start()
     sweep_spool(volume, index)
     Quarantine(volume, index).adopt()
     volume.close()
