@@ -53,17 +53,18 @@ def violations(
     since: int = 0,
     seen: set[str] | None = None,
     asked: int = 1 << 30,
+    patience: float = PATIENCE,
 ) -> list[str]:
     """All that does not hold. `alive`: the daemon runs, so ask it as well, for as many objects as `asked`;
     `base`: what it held before; `since`: where the part of the log begins that is judged; `seen`: paths whose bytes
-    were compared before, and need not be again.
+    were compared before, and need not be again; `patience`: seconds for what needs a moment.
     """
     acknowledged = list(acknowledged)
-    found = list(_on_disk(daemon, acknowledged, set() if seen is None else seen))
+    found = list(_on_disk(daemon, acknowledged, set() if seen is None else seen, patience))
     if alive:
         found += _asked(daemon, acknowledged[-asked:] if asked else [])
-        found += _usage(daemon, base) if base else []
-        found += _prompt(daemon)
+        found += _usage(daemon, base, patience) if base else []
+        found += _prompt(daemon, patience)
     return [*found, *in_log(daemon.log()[since:])]
 
 
@@ -86,8 +87,8 @@ def rows(site: Site) -> list[Row]:
     return site.rows()
 
 
-def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str]) -> Iterator[str]:
-    files, found, aside = _settled(site)
+def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str], patience: float) -> Iterator[str]:
+    files, found, aside = _settled(site, patience)
     by_uid = Counter(row.uid for row in found)
     whole = {row.uid: row for row in found}
     for instance in acknowledged:
@@ -105,9 +106,9 @@ def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str]) -> Itera
     yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside))
 
 
-def _settled(site: Site) -> tuple[set[str], list[Row], set[str]]:
+def _settled(site: Site, patience: float) -> tuple[set[str], list[Row], set[str]]:
     """Files, rows, and what is alone in quarantine, of one moment: a store that runs between the looks is no fault."""
-    end = time.monotonic() + (PATIENCE if site.is_running else 0)
+    end = time.monotonic() + (patience if site.is_running else 0)
     while True:
         found = rows(site)
         files = {str(path.relative_to(site.files)) for path in site.objects()}
@@ -147,8 +148,8 @@ def _asked(daemon: Daemon, acknowledged: list[Instance]) -> Iterator[str]:
                 yield f"C-GET of {instance.uid}: {answer.status:04x}, {len(got)} came"
 
 
-def _usage(daemon: Daemon, base: Usage) -> list[str]:
-    end = time.monotonic() + PATIENCE
+def _usage(daemon: Daemon, base: Usage, patience: float) -> list[str]:
+    end = time.monotonic() + patience
     while (found := _above(daemon.usage(), base)) and time.monotonic() < end:
         time.sleep(0.1)
     return found
@@ -167,8 +168,8 @@ def _above(now: Usage, base: Usage) -> list[str]:
     return found
 
 
-def _prompt(daemon: Daemon) -> list[str]:
-    end = time.monotonic() + PATIENCE
+def _prompt(daemon: Daemon, patience: float) -> list[str]:
+    end = time.monotonic() + patience
     while (taken := daemon.echo_seconds()) > prompt() and time.monotonic() < end:
         pass
     return [f"a C-ECHO takes {taken * 1000:.0f} ms"] if taken > prompt() else []
@@ -206,7 +207,7 @@ class Noted:
 
 def look(site: Site, acknowledged: Sequence[Known], markers: Sequence[str], *, port: int = 0) -> Iterator[str]:
     """What can be said of an archive that somebody else started, or that has ended in order."""
-    yield from _on_disk(site, acknowledged, set())
+    yield from _on_disk(site, acknowledged, set(), PATIENCE)
     if port:
         before = time.monotonic()
         try:

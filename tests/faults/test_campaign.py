@@ -43,8 +43,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_a_few_tries(
     fault: Fault, database: str, forks: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    shared = request.getfixturevalue("cluster") if database == POSTGRESQL else None
-    run = Run(fault, tmp_path, forks, database, tries=fault.few, seconds=SECONDS, shared=shared).go()
+    shared = request.getfixturevalue("cluster") if database == POSTGRESQL and not fault.alone else None
+    tries = fault.few if database == fault.databases[0] else max(1, fault.few // 2)
+    run = Run(fault, tmp_path, forks, database, tries=tries, seconds=SECONDS, shared=shared).go()
     assert run.violations == []
     assert run.tried > 0
 

@@ -60,7 +60,7 @@ def _retrieved(archive: Daemon, images: list[Instance], victim: Instance) -> lis
 
 
 @fault(
-    "D24", "the clock jumps an hour back, a day on, while peers store", tries=20, seconds=60, few=2, databases=BOTH,
+    "D24", "the clock jumps an hour back, a day on, while peers store", tries=20, seconds=60, few=1, databases=BOTH,
 )  # fmt: skip
 def jumping_clock(run: Run) -> None:
     archive = run.daemon(ONE_PROCESS, seams=("clock from file", *run.seams)).start()

@@ -128,6 +128,7 @@ def locked(run: Run) -> None:
 @fault(
     "D14", "PostgreSQL stopped, killed and restarted while peers store", goal="G4", tries=60, seconds=240, few=2,
     databases=(POSTGRESQL,), twins=("unknown outcome is success",), proves="an acknowledgement without a row is seen",
+    alone=True,
 )  # fmt: skip
 def restarted(run: Run) -> None:
     case = Case(run.daemon(ONE_PROCESS).start())
@@ -143,6 +144,7 @@ def restarted(run: Run) -> None:
 @fault(
     "D15", "PostgreSQL's processes held up (SIGSTOP)", goal="G4", tries=40, seconds=240, few=1, databases=(POSTGRESQL,),
     twins=("no patience with the index",), proves="a store that waits for ever is seen",
+    alone=True,
 )  # fmt: skip
 def held_up(run: Run) -> None:
     """The server or only those that serve: nobody waits longer than a statement may take, a C-ECHO not at all."""

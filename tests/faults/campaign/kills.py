@@ -90,7 +90,7 @@ class Killed:
 
 
 @fault(
-    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=20,
+    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=16,
     databases=BOTH, twins=("answer before commit", "row before file", "no recovery", "no sweep"),
     proves="acknowledged objects, rows without file, files without row and leftovers are seen",
 )  # fmt: skip

@@ -46,6 +46,7 @@ class Fault:
     few: int = 3  # tries in every test run; 0: only in the campaign
     databases: tuple[str, ...] = (SQLITE,)
     twins: tuple[str, ...] = ()  # seams that the check must notice, with "@" and the database if it is not the first
+    alone: bool = False  # on a database server of its own, as it stops it
     proves: str = ""  # what the twins show
 
     def every_twin(self) -> Iterator[tuple[str, str]]:
@@ -187,6 +188,8 @@ class Run:
     # -- the oracle -----------------------------------------------------------------------------
 
     def check(self, daemon: Daemon, acknowledged: Sequence[Instance] = (), **options: Any) -> list[str]:
+        if self.seams:
+            options.setdefault("patience", 1.0)  # a violation is what is wanted
         return violations(daemon, acknowledged, **options)
 
 
