@@ -170,7 +170,7 @@ class Corrections:
         if level is Level.IMAGE:
             raise NotPossible("attributes of single instances are not edited")
         given = checked(level, values)
-        key = owner.owner if isinstance(owner, Person) else owner
+        key = _people(owner)[0].owner if isinstance(owner, Person) else owner
         return self._perform(who, lambda s: edit(s, level, key, given), dry_run)
 
     # -- the journal ----------------------------------------------------------------------------

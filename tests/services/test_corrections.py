@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -652,6 +656,66 @@ def test_the_ledger_of_another_archive_is_refused(site: Site, tmp_path: Path) ->
     with pytest.raises(Damaged, match="another's"):
         mixed.replay()
     other.index.close()
+
+
+def test_an_altered_ledger_stops_corrections_and_not_the_archive(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.corrections.merge(A, B, who())
+    site.corrections.edit(Level.STUDY, "1.1", {"StudyID": "1"}, who())
+    (file,) = site.ledger.folder.glob("*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b'"merge"', b'"Merge"'))
+    site.open()
+    site.corrections.start()
+    assert "ledger was altered" in caplog.text and str(site.ledger.folder) in caplog.text
+    with pytest.raises(Damaged):
+        site.corrections.edit(Level.STUDY, "1.1", {"StudyID": "2"}, who())
+    empty = Site(f"sqlite:///{tmp_path}/empty.db", tmp_path)
+    with pytest.raises(Damaged):
+        empty.corrections.start()
+    empty.index.close()
+    site.ledger.folder.rename(tmp_path / "aside")
+    site.open()
+    site.corrections.start()
+    assert site.corrections.edit(Level.STUDY, "1.1", {"StudyID": "2"}, who())
+
+
+def test_padding_of_ids_is_no_part_of_them(site: Site) -> None:
+    assert site.corrections.merge(Person(" A "), Person("B ", " "), who())
+    assert found(site.index, "STUDY", "PatientID") == ["B"] * 3
+
+
+def test_killed_at_any_moment_an_operation_is_whole_or_not_at_all(site: Site) -> None:
+    random = Random(7)
+    for _ in range(8):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                _merge_and_undo(Site(site.url, site.folder), write)
+            os._exit(1)
+        os.close(write)
+        os.read(read, random.randint(1, 5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        site.index.close()
+        site.open()
+        site.corrections.replay()
+        assert site.ledger.last() == site.corrections.operations(limit=1)[0].number
+        merged = site.corrections.survivor(A) == B
+        assert found(site.index, "STUDY", "PatientID") == (["B"] * 3 if merged else ["A", "A", "B"])
+        sound(site.index)
+
+
+def _merge_and_undo(site: Site, told: int) -> None:
+    """Until somebody ends it, one byte for each operation."""
+    while True:
+        if site.corrections.survivor(A) == A:
+            site.corrections.merge(A, B, by("x", "y"))
+        else:
+            site.corrections.unmerge(A, by("x", "y"))
+        os.write(told, b".")
 
 
 # -- at once --------------------------------------------------------------------------------------
