@@ -215,6 +215,8 @@ class Reception:
     def _read_header(self) -> Header:
         if self._size == 0:
             raise NotUnderstood("data set is empty")
+        if self._part is None:
+            return self._gate(self._buffer)
         with self._data() as data:
             return self._gate(data)
 

@@ -244,6 +244,45 @@ def test_versions_go_with_their_instance(begin: Begin) -> None:
     assert len({place.path for place in removed.files}) == 2
 
 
+def test_the_older_file_stays_until_the_newer_is_committed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = begin(on_duplicate="replace")
+    first = builders.ct()
+    put(site, first)
+
+    def fail(*_: object, **__: object) -> None:
+        raise IndexUnavailable("index is busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.index, "add", fail)
+        with pytest.raises(IndexUnavailable):
+            put(site, again(first, InstanceNumber=9))
+    assert site.holds(first)
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_a_crash_before_the_older_file_is_deleted_loses_nothing(
+    begin: Begin, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = begin(on_duplicate="replace")
+    first = builders.ct()
+    second = again(first, InstanceNumber=9)
+    for data in (first, second):
+        data.add_new(0x00091010, "OB", bytes(size))
+    put(site, first)
+
+    def killed(path: str) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(site.volume, "remove", killed)
+    with pytest.raises(SystemExit):
+        put(site, second)
+    site.crash()
+    revived = begin(on_duplicate="replace")
+    assert revived.holds(second)
+    assert len(revived.objects()) == 1, "the journal knows both, and which has its row"
+    assert put(revived, second) is Outcome.EQUAL
+
+
 @pytest.mark.parametrize("policy", ["keep", "replace", "version"])
 def test_concurrent_duplicates_leave_one_current_instance(begin: Begin, policy: str) -> None:
     site = begin(on_duplicate=policy, on_conflict="reject")
