@@ -72,7 +72,7 @@ def cause(rules: Sequence[Rule]) -> Cause:
         rule = next((rule for rule in rules if holds(rule.match, event.facts)), None)
         if rule is None or unfit(event.facts("TransferSyntaxUID"), rule.target, recompress=rule.recompress):
             return ()
-        payload = {"uid": event.sop_instance_uid, "to": rule.target, "recompress": rule.recompress}
+        payload = {"sop": event.sop_instance_uid, "to": rule.target, "recompress": rule.recompress}
         return (NewTask(KIND, payload, due=event.when + rule.after, study_uid=event.study_uid),)
 
     return tasks

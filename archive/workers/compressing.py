@@ -92,7 +92,7 @@ class Compressor:
     def _work(self, task: Task) -> None:
         try:
             result = self._compression.compress(
-                task.payload["uid"], task.payload["to"], recompress=task.payload["recompress"]
+                task.payload["sop"], task.payload["to"], recompress=task.payload["recompress"]
             )
         except Damaged as error:
             self._index.fail(task.id, self._owner, self._clock(), str(error))
@@ -106,7 +106,7 @@ class Compressor:
     def _end(self, task: Task, result: Result) -> None:
         if self._closing.is_set() and result.reason:
             return  # the codec was closed under it
-        now, uid = self._clock(), task.payload["uid"]
+        now, uid = self._clock(), task.payload["sop"]
         if not result.reason:
             log.debug("compressed %s from %d to %d bytes", uid, result.before, result.after)
         # What was compressed is counted; what was not is listed, with its reason.
@@ -122,7 +122,7 @@ class Compressor:
 
     def _verify(self, task: Task) -> None:
         """Mark the file, if it really is damaged."""
-        instance = self._index.known(task.payload["uid"])
+        instance = self._index.known(task.payload["sop"])
         if instance is not None:
             try:
                 self._integrity.verify(instance)

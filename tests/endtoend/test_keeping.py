@@ -49,7 +49,7 @@ def send(daemon: Daemon, images: list[Dataset]) -> None:
 def said(daemon: Daemon, *command: str) -> tuple[int, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "archive", *command, "--config", str(daemon.config_file), "--json"],
-        check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60,
+        check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout)
 
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_one_whole_file_of_each_image_is_left(daemon: Daemo
         time.sleep(number.uniform(0.0, 1.2))  # somewhere in the middle of compressing
         daemon.kill()
     daemon.start()
-    wait_until(lambda: waiting(daemon) == 0, 60, "the queue does not empty", pause=0.5)
+    wait_until(lambda: waiting(daemon) == 0, 120, "the queue does not empty", pause=0.5)
     status, found = said(daemon, "fsck", "--digest")
     assert (status, found["problems"]) == (0, [])
     files = list((daemon.files / "objects").rglob("*.dcm"))
