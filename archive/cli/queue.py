@@ -156,11 +156,14 @@ def _retry(options: argparse.Namespace, config: Config, index: Index, which: Whi
         return 2
     if not which.states and not which.ids:
         which = _with(which, states=(State.FAILED,))
-    number = index.queue.again(which, time.time())
-    for name, lane in index.queue.lanes().items():
-        if lane.down_until is not None and (options.to in (None, name)):
-            index.queue.hold(name, KINDS, down_until=time.time())
-    return _said(options, "again", number, "are tried again")
+    number = index.queue.again(which, time.time(), instead=(VERIFY, DELIVER))
+    down = [name for name, lane in index.queue.lanes().items() if lane.down_until is not None]
+    asked = [name for name in down if options.to in (None, name)]
+    for name in asked:
+        index.queue.hold(name, KINDS, down_until=time.time())
+    return _said(options, "again", number, "are tried again") if not asked else (
+        _said(options, "again", number, f"are tried again, and {', '.join(asked)} asked") and 0
+    )
 
 
 def _cancel(options: argparse.Namespace, config: Config, index: Index, which: Which) -> int:

@@ -224,7 +224,7 @@ def callable_peer(config: Config, reading: Reading, key: str, target: str) -> It
         return
     peer = config.peer(target)
     if peer is None or peer.aet != target:
-        known = ", ".join(each.aet for each in config.peers.values() if each.port) or "none"
+        known = ", ".join(each.aet for each in config.peers.values() if each.port and each.address) or "none"
         yield reading.about(f"{key}.to", f"{target} is no peer", f"peers that can be sent to: {known}")
     elif not peer.port or not peer.address:
         remedy = "give it a port and a host that is no network"

@@ -73,7 +73,23 @@ class Which:
         ):  # fmt: skip
             if value is not None:
                 parts.append((test, value))
-        return " AND ".join(["id > ?", *(test for test, _ in parts)]), [value for _, value in parts]
+        if self.since is not None and self._ended:  # by its index: they ended after they were added
+            parts.append(("finished >= ?", self.since))
+        tests = ["id > ?", *(test for test, _ in parts), *self._narrow()]
+        return " AND ".join(tests), [value for _, value in parts]
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self.states) and set(self.states) <= {State.DONE, State.FAILED}
+
+    def _narrow(self) -> Iterator[str]:
+        """Keep out of the history, which may be a thousand times what is open, where only that is meant."""
+        if self.ids or self.study_uid or not self.states or State.DONE in self.states:
+            return
+        parts = ["SELECT id FROM task WHERE state = 'failed'"] if State.FAILED in self.states else []
+        if set(self.states) & {State.WAITING, State.LEASED}:
+            parts.append("SELECT id FROM task WHERE ready IS NOT NULL")
+        yield f"id IN ({' UNION ALL '.join(parts)})"
 
 
 _HEADS = f"""
@@ -264,10 +280,16 @@ class Queue:
 
         return self._database.read(work)
 
-    def again(self, which: Which, now: float) -> int:
-        """Tasks that failed, were done or wait are due now with all their tries; return how many."""
-        changes = "state = 'waiting', ready = ?, due = ?, attempts = 0, owner = '', finished = NULL, reason = ''"
-        return self._in_pieces(which, f"UPDATE task SET {changes}", (now, now), wake=True)
+    def again(self, which: Which, now: float, *, instead: tuple[str, str] = ("", "")) -> int:
+        """Tasks that failed, were done or wait are due now with all their tries; return how many.
+
+        ``instead``: those of the first kind begin as the second.
+        """
+        changes = (
+            "state = 'waiting', ready = ?, due = ?, attempts = 0, owner = '', finished = NULL, reason = '',"
+            " kind = CASE WHEN kind = ? THEN ? ELSE kind END"
+        )
+        return self._in_pieces(which, f"UPDATE task SET {changes}", (now, now, *instead), wake=True)
 
     def cancel(self, which: Which, now: float, reason: str) -> int:
         """Tasks that wait fail with a reason; return how many."""

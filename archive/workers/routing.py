@@ -32,7 +32,7 @@ class Router:
         self._index = index
         self._routing = routing
         self._clock = clock
-        self._owner = this_process()
+        self._owner = f"{this_process()}#{ROUTE}"
         self._begun = False
 
     def step(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Routing by the daemon as a process: good and bad destinations, kills, loops, duplicates, and a person's hand in it."""
+"""Routing by the daemon as a process: good and bad destinations, kills, loops, duplicates, and a person's hand."""
 
 from __future__ import annotations
 
