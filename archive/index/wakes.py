@@ -8,6 +8,7 @@ in a folder beside the database, on PostgreSQL it is LISTEN on a connection of i
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import psycopg
 
 from archive.errors import IndexUnavailable
+
+log = logging.getLogger(__name__)
 
 CHANNEL = "archive_tasks"  # of NOTIFY
 _LONGEST = 4096  # bytes of one message: some dozen names of kinds
@@ -45,10 +48,16 @@ class Sockets:
         self._sending = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def send(self, kinds: Collection[str]) -> None:
+        """The transaction is committed: whatever fails here must not make it look as if it were not."""
         try:
-            names = os.listdir(self.folder)
+            self._send(kinds)
         except FileNotFoundError:
-            return
+            return  # nobody ever listened
+        except OSError as error:  # no descriptor left, for example; the next commit wakes them
+            log.warning("workers could not be woken: %s", error.strerror)
+
+    def _send(self, kinds: Collection[str]) -> None:
+        names = os.listdir(self.folder)
         message = ",".join(kinds).encode()
         with _opened(self.folder) as directory:
             for name in names:
