@@ -18,6 +18,7 @@ from archive.workers.runner import Runner
 
 LEASE = 30.0  # seconds; a process of another host that dies holds up its tasks for so long
 BEAT = 10.0  # seconds between two signs of life
+EVERYBODY = 10_000  # lanes at a time: a limit that silent peers could reach would let them hold up the others
 STOPPING = 1.0  # seconds for the lanes to end what they do: several workers end one after the other
 
 Job = Callable[[str, Sequence[Task], str], None]
@@ -36,7 +37,7 @@ class LaneWorker:
         *,
         clock: Callable[[], float],
         batch: int = 1,
-        at_once: int = 16,
+        at_once: int = EVERYBODY,
     ) -> None:
         """``batch`` is the most tasks a lane leases together, ``at_once`` how many lanes work at a time."""
         self.name = name

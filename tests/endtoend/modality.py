@@ -121,7 +121,13 @@ class Modality:
             return ask(assoc, references, transaction)
 
 
-def ask(assoc: Any, references: Iterable[Reference], transaction: str = "", action: int = 1) -> Any:
+def ask(
+    assoc: Any,
+    references: Iterable[Reference],
+    transaction: str = "",
+    action: int = 1,
+    instance: str = StorageCommitmentPushModelInstance,
+) -> Any:
     pause(assoc)
     request = Dataset()
     request.TransactionUID = transaction or generate_uid()
@@ -130,7 +136,7 @@ def ask(assoc: Any, references: Iterable[Reference], transaction: str = "", acti
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
         request.ReferencedSOPSequence.append(item)
-    status, _ = assoc.send_n_action(request, action, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    status, _ = assoc.send_n_action(request, action, StorageCommitmentPushModel, instance)
     return status.get("Status"), str(status.get("ErrorComment", "")), str(request.TransactionUID)
 
 

@@ -20,6 +20,7 @@ from tests.endtoend.modality import BOTH, Modality, pause, store
 from tests.faults.daemon import Daemon, free_port
 
 STUDY, COUNT = f"{ROOT}.1", 4
+PATIENT = dict.fromkeys(("acse", "pdu", "dimse", "idle"), "30s")  # this machine may have other things to do
 
 
 class Pacs:
@@ -89,7 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Pac
     """A daemon that holds a study, and a peer that may do nothing but is asked."""
     pacs = Pacs()
     peers = {"PACS": {"host": "127.0.0.1", "port": pacs.port, "allow": ["echo"]}}
-    with Daemon(tmp_path_factory.mktemp("asking"), {"processes": 1, "peers": peers}) as daemon:
+    with Daemon(tmp_path_factory.mktemp("asking"), {"processes": 1, "peers": peers, "timeouts": PATIENT}) as daemon:
         with Modality("SENDER").calling(daemon.port, contexts=[CTImageStorage]) as assoc:
             assert {store(assoc, instance(number, size=4)) for number in range(COUNT)} == {0}
         server = pacs.listen(daemon)

@@ -36,8 +36,9 @@ def entry(modality: Modality) -> dict[str, object]:
 def archive(folder: Path, *modalities: Modality, **changes: object) -> Daemon:
     """A daemon that knows these."""
     peers = {each.aet: entry(each) | {"quirks": QUIRKS.get(each.aet, [])} for each in modalities}
-    commitment = {"retry": "1s*30"}
-    return Daemon(folder, {"processes": 1, "peers": peers, "commitment": commitment, **changes})
+    patient = dict.fromkeys(("acse", "pdu", "dimse", "idle"), "30s")
+    settings = {"processes": 1, "peers": peers, "commitment": {"retry": "1s*30"}, "timeouts": patient}
+    return Daemon(folder, settings | changes)
 
 
 def fill(daemon: Daemon, modality: Modality, *numbers: int) -> None:
@@ -210,6 +211,7 @@ def test_a_request_that_cannot_be_meant_is_refused(daemon: Daemon, modality: Mod
         assert ask(assoc, [])[:2] == (0x0115, "Referenced SOP Sequence is empty")
         assert ask(assoc, [("", ct(1)[1])])[:2] == (0x0115, "Referenced SOP Class UID is missing")
         assert ask(assoc, [UNKNOWN], action=2)[:2] == (0x0123, "no such action type")
+        assert ask(assoc, [UNKNOWN], instance="1.2.3")[:2] == (0x0112, "not the well-known SOP instance")
     assert states(daemon) == before
 
 
