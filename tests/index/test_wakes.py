@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,4 +102,12 @@ def test_a_lost_server_is_said(postgresql: object) -> None:
         while True:
             heard(wakes)
     wakes.close()
+    index.close()
+
+
+def test_a_commit_stays_one_when_nobody_can_be_woken(tmp_path: Path) -> None:
+    index = open_index(f"sqlite:///{tmp_path}/index.db")
+    (tmp_path / "index.db-wakes").write_text("no folder")
+    assert len(index.add_tasks([NewTask("route", {})], 1.0)) == 1
+    assert len(index.tasks()) == 1
     index.close()
