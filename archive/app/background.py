@@ -18,6 +18,7 @@ from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
 from archive.app.keeping import compressors, scrubbers
 from archive.app.life import follow_studies
+from archive.app.matching import match_studies
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
 from archive.app.store import Archive
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 Part = Callable[[Archive, Config], Iterable[Worker]]
 
 PARTS: tuple[Part, ...] = (
-    follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers,
-    commitments, follow_performed, unlinkers,
+    follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
+    follow_performed, unlinkers, match_studies,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from archive.dimse.destinations import Destinations
 from archive.dimse.proof import ByCommitment, ByQuery
 from archive.errors import ArchiveError
 from archive.index import Index, StoredInstance, Task
-from archive.services.delivery import Channel, Reach
+from archive.services.destination import Channel, Reach
 from archive.services.folder import FolderReach
 from archive.services.routing import FOLDER, facts_of, layout_keywords
 from archive.workers.delivery import Deliveries

@@ -17,12 +17,6 @@ def changing(config: Config, clock: Callable[[], float]) -> Changing:
     return Changing(config.ae.title, clock, [each.rule() for each in config.coerce], system, said.record)
 
 
-def changing_on_receive(config: Config, clock: Callable[[], float]) -> Changing | None:
-    """None when nothing can happen to what comes in: then nobody has to ask."""
-    found = changing(config, clock)
-    return found if found.on_receive else None
-
-
 def outgoing(config: Config, clock: Callable[[], float], *others: Source) -> Outgoing | None:
     """``others`` are sources of changes besides coercion, asked before it. None when there is nothing to ask."""
     found = changing(config, clock)

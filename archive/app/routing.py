@@ -7,7 +7,7 @@ from collections.abc import Collection
 from archive.config import Config
 from archive.dicom.rule import parse_rule
 from archive.services.causes import IMAGE, STUDY, Causes
-from archive.services.delivery import Conditions, Terms
+from archive.services.destination import Conditions, Terms
 from archive.services.routing import Route, Routing
 from archive.services.schedule import Schedule
 

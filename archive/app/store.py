@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from archive.app import keeping, receiving, routing, steps
+from archive.app import keeping, matchcauses, receiving, routing, steps
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.errors import ConfigurationError
@@ -41,7 +41,9 @@ from archive.workers.runner import Runner
 log = logging.getLogger(__name__)
 
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
-CAUSES: tuple[Callable[[Causes, Config], None], ...] = (routing.add, keeping.compress_arrivals, steps.add)
+CAUSES: tuple[Callable[[Causes, Config], None], ...] = (
+    routing.add, keeping.compress_arrivals, steps.add, matchcauses.add,
+)  # fmt: skip
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 
@@ -88,7 +90,7 @@ class Archive:
             clock=self._clock,
             causes=causes(config),
             mend=self.integrity.mend,
-            changing=receiving.changing_on_receive(config, self._clock),
+            changing=receiving.changing(config, self._clock),
         )
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,17 @@ from typing import Any
 from tqdm import tqdm
 
 from archive.app import field_map
+from archive.app.matching import matching_of
+from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
+from archive.cli.corrections import opened
 from archive.config import Config
 from archive.dicom.worklist import WorklistQuery
 from archive.errors import ArchiveError
 from archive.hl7.dryrun import explained
 from archive.index import Index, open_index
 from archive.index.orders import KeptMessage, OrderSummary
+from archive.services.matching import Candidate, Matching
 from archive.services.orders import Orders
 from archive.services.worklist import View, Worklist
 from archive.services.worklistfiles import read_worklist_file, worklist_files
@@ -45,6 +50,7 @@ STEPS = {
     "description": "step",
     "status": "state",
 }
+CANDIDATES = {"score": "score", **ORDERS, "for": "for it", "against": "against it"}
 MESSAGES = {
     "id": "id",
     "received": "received",
@@ -63,11 +69,17 @@ def add(commands: Commands) -> None:
     made.add_argument(
         "action",
         nargs="?",
-        choices=["list", "show", "messages"],
+        choices=["list", "show", "messages", "candidates", "match", "unmatch"],
         default="list",
-        help="list the orders (the default), show one whole, or list the messages",
+        help="list the orders (the default), show one whole, list the messages; the orders a study may be of, "
+        "say which it is of, take that back",
     )
-    made.add_argument("study", nargs="?", metavar="STUDY", help="for show: its Study Instance UID or accession number")
+    made.add_argument(
+        "study", nargs="?", metavar="STUDY", help="a Study Instance UID; for show an accession number will do too"
+    )
+    made.add_argument("order", nargs="?", metavar="ORDER", help="for match: the order's UID or accession number")
+    made.add_argument("--reason", default="", metavar="TEXT", help="for match and unmatch: why; kept in the journal")
+    made.add_argument("--user", default="", metavar="NAME", help="who says so (the user of this command)")
     made.add_argument("--dry-run", type=Path, metavar="FILE", help="say what a message would do, and do nothing")
     for name in ("patient", "accession", "state", "control-id", "answer"):
         words = f"only those with this {name.replace('-', ' ')}"
@@ -85,6 +97,8 @@ def orders(options: argparse.Namespace) -> int:
     config = configuration(options)
     if options.dry_run:
         return _dry_run(options, config)
+    if options.action in MATCHES:
+        return _matching(options, config)
     index = open_index(config.index.url)
     if options.action == "messages":
         return _messages(options, index)
@@ -132,6 +146,48 @@ def _show(options: argparse.Namespace, index: Index) -> int:
         ]
     )
     return 0
+
+
+def _matching(options: argparse.Namespace, config: Config) -> int:
+    """Candidates, match and unmatch."""
+    if not options.study or (options.action == "match") != bool(options.order):
+        warn(f"orders {options.action} takes a study" + (" and an order" if options.action == "match" else ""))
+        return 2
+    if options.action != "candidates" and not options.reason:
+        warn(f"say why: orders {options.action} takes a --reason")
+        return 2
+    index = index_of(config)
+    with opened(options) as corrections:
+        return MATCHES[options.action](options, matching_of(index, corrections, config), index)
+
+
+def _candidates(options: argparse.Namespace, matching: Matching, index: Index) -> int:
+    show(options, CANDIDATES, (_candidate(options, each) for each in matching.candidates(options.study)))
+    return 0
+
+
+def _candidate(options: argparse.Namespace, found: Candidate) -> Mapping[str, Any]:
+    words = {"score": found.score, "for": ", ".join(found.reasons), "against": ", ".join(found.contradictions)}
+    return words | dict(_order(options, found.order))
+
+
+def _match(options: argparse.Namespace, matching: Matching, index: Index) -> int:
+    found = index.orders.latest(study_uid=options.order) or index.orders.latest(accession_number=options.order)
+    if len(found) != 1:
+        warn(f"{len(found) or 'no'} orders {options.order}; name it by its UID")
+        return 1
+    matching.match(options.study, found[0], options.user or getpass.getuser(), options.reason)
+    print(f"study {options.study} is of order {found[0].accession_number or found[0].study_uid}")
+    return 0
+
+
+def _unmatch(options: argparse.Namespace, matching: Matching, index: Index) -> int:
+    matching.unmatch(options.study, options.user or getpass.getuser(), options.reason)
+    print(f"study {options.study} is of no order")
+    return 0
+
+
+MATCHES = {"candidates": _candidates, "match": _match, "unmatch": _unmatch}
 
 
 def _messages(options: argparse.Namespace, index: Index) -> int:

@@ -12,7 +12,7 @@ from archive.app.life import lifecycle_of
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.index import Index, StudySummary
-from archive.services.lifecycle import READY, STATES, Lifecycle
+from archive.services.lifecycle import READY, STATES, UNMATCHED, Lifecycle
 
 STUDIES = {
     "study_date": "date",
@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
     made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID, for show and ready")
     made.add_argument("--limit", type=int, default=50, help="how many (50)")
     made.add_argument("--state", choices=STATES, help="only studies in this state")
+    made.add_argument(
+        "--unmatched", dest="state", action="store_const", const=UNMATCHED, help="only studies that no order fits"
+    )
 
 
 def studies(options: argparse.Namespace) -> int:

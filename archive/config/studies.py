@@ -12,7 +12,7 @@ from itertools import groupby
 from .kinds import OFF_WORDS, Scalar, Unfit
 from .schema import option
 from .units import read_duration, show_duration
-from .values import duration, number
+from .values import duration, number, one_of
 
 MOST_TRIES = 1000  # of one report: hourly for six weeks
 LONGEST = 30 * 86400.0
@@ -49,6 +49,9 @@ OFF_OR_TIME = Scalar(
 )
 
 
+MATCHING = {"auto": "where hl7 is on", "on": "always", "off": "never"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commitment:
     retry: tuple[float, ...] = option(
@@ -69,4 +72,7 @@ class Studies:
         OFF_OR_TIME,
         "off",
         "or this long after an association that stored to it was released, if nothing has come since",
+    )
+    match_orders: str = option(
+        one_of(MATCHING), "auto", "a study that is ready and fits no order is unmatched; auto = where hl7 is on"
     )

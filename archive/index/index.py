@@ -34,6 +34,7 @@ from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.deletion import DeletionRows
 from archive.index.instances import Instances
+from archive.index.matches import Matches
 from archive.index.migrations import migrate
 from archive.index.orders import Orders
 from archive.index.performed import PerformedSteps
@@ -103,6 +104,7 @@ class Index:
     def __init__(self, database: Database, extra: ExtraKeys = NO_EXTRA) -> None:
         self.database = database
         self.extra = extra
+        self.matches = Matches(database)
         self.orders = Orders(database)
         self.performed = PerformedSteps(database)
         self._instances = Instances(database, extra.rows)
@@ -225,6 +227,10 @@ class Index:
     def quarantined(self, *, limit: int = 1000, after: int = 0, study_uid: str = "") -> list[Quarantined]:
         """Entries in the order they came, a page at a time; of one study if it is named."""
         return quarantine.entries(self.database, limit=limit, after=after, study_uid=study_uid)
+
+    def quarantined_instances(self, sop_instance_uid: str) -> list[Quarantined]:
+        """The entries of one SOP Instance UID."""
+        return quarantine.of(self.database, sop_instance_uid)
 
     def quarantine_key(self, path: str) -> int:
         """The id of the entry of a file, 0 for none."""

@@ -89,6 +89,17 @@ class PerformedRow(_Table):
         table_name = "performed_step"
 
 
+class MatchRow(peewee.Model):
+    study_instance_uid = peewee.TextField(primary_key=True)
+    order_uid = peewee.TextField()
+    how = peewee.TextField()
+    since = peewee.DoubleField()
+    operations = peewee.TextField()
+
+    class Meta:
+        table_name = "order_match"
+
+
 ORDER_MODELS: tuple[type[peewee.Model], ...] = (
-    ImagingOrder, ScheduledStep, ScheduledStation, Hl7MessageRow, PerformedRow,
+    ImagingOrder, ScheduledStep, ScheduledStation, Hl7MessageRow, PerformedRow, MatchRow,
 )  # fmt: skip

@@ -272,7 +272,7 @@ class Orders:
                 f" attributes, created, changed FROM imaging_order WHERE {sql} ORDER BY id DESC LIMIT ?",
                 (*values, limit),
             )
-            return [_summary(session, row) for row in rows]
+            return [summary(session, row) for row in rows]
 
         return self._database.read(work)
 
@@ -575,7 +575,8 @@ def _change_patient(session: Session, change: PatientChange, now: float) -> None
             _renew(session, row, OrderChange(OrderKeys(), attributes=change.attributes), now)
 
 
-def _summary(session: Session, row: Row) -> OrderSummary:
+def summary(session: Session, row: Row) -> OrderSummary:
+    """A row of an order with its steps."""
     key, state, study_uid, accession, placer, filler, patient_id, issuer, attributes, created, changed = row
     steps = session.rows(
         "SELECT step_id, state, attributes FROM scheduled_step WHERE imaging_order = ? ORDER BY id", (key,)

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
 
 from archive.hl7.framing import framed
+from archive.index import Index, open_index
 from tests.endtoend.dcmtk import Client
 from tests.faults.daemon import Daemon, free_port, wait_until
 from tests.hl7.made import PATIENT, message, order
@@ -46,15 +48,23 @@ class Site:
         self.hl7_port = free_port()
         self.daemon = Daemon(folder, {"hl7": {"port": self.hl7_port, "host": "127.0.0.1"}, "peers": PEERS} | changes)
 
+    @cached_property
+    def index(self) -> Index:
+        """The daemon's own, beside it."""
+        return open_index(f"sqlite:///{self.daemon.folder}/index.db")
+
     def send(self, data: bytes) -> str:
         with socket.create_connection(("127.0.0.1", self.hl7_port), timeout=10) as sock:
             return ask(sock, framed(data))
 
     def archive(self, *arguments: object, good: int = 0) -> Any:
-        command = [sys.executable, "-m", "archive", *map(str, arguments), "--json", "--config", self.daemon.config_file]
+        return json.loads(self.run(*arguments, "--json", good=good))
+
+    def run(self, *arguments: object, good: int = 0) -> str:
+        command = [sys.executable, "-m", "archive", *map(str, arguments), "--config", self.daemon.config_file]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == good, done.stderr
-        return json.loads(done.stdout)
+        return done.stdout
 
     def worklist(self, *keys: str, calling: str = "SENDER", folder: Path) -> list[Dataset]:
         options = [part for key in ("0008,0050", *keys) for part in ("-k", key)]
@@ -265,7 +275,7 @@ def test_h03_what_is_acknowledged_survives_kill_9_and_has_one_effect(tmp_path: P
             sender.join(30)
         acknowledged = [accession for sender in senders for accession in sender.acknowledged]
         assert len(acknowledged) > 10
-        orders = [each["accession_number"] for each in site.archive("orders", "--limit", "100000")]
+        orders = [each.accession_number for each in site.index.orders.latest(limit=100_000)]
         assert len(orders) == len(set(orders))
         assert set(acknowledged) <= set(orders)
         assert len(set(orders) - set(acknowledged)) <= 2

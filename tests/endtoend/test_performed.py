@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]
 
-from archive.index import open_index
 from tests.endtoend.test_orders import STEP, Site, today
 from tests.faults import raw
 from tests.faults.daemon import free_port, wait_until
@@ -122,7 +121,7 @@ def ending(state: str, *images: str) -> Dataset:
 
 
 def states(site: Site) -> dict[str, str]:
-    return {each["accession_number"]: each["state"] for each in site.archive("orders")}
+    return {each.accession_number: each.state for each in site.index.orders.latest()}
 
 
 def test_a_performed_step_completes_its_order_its_study_and_is_told_to_others(site: Site, tmp_path: Path) -> None:
@@ -151,12 +150,12 @@ def test_a_completed_step_makes_its_study_ready_without_waiting(site: Site) -> N
     one = instance()
     with raw.association(site.daemon.port) as sending:
         assert sending.store(raw.CT, one.uid, one.data) == 0
-    (study,) = site.archive("studies")
-    assert study["state"] == "received"
+    (study,) = site.index.studies()
+    assert study.state == "received"
     with Modality(site) as modality:
-        assert modality.create(beginning(study["study_uid"]), "1.2.77.2").Status == 0
+        assert modality.create(beginning(study.study_uid), "1.2.77.2").Status == 0
         assert modality.set(ending("COMPLETED", one.uid), "1.2.77.2").Status == 0
-    wait_until(lambda: site.archive("studies")[0]["state"] == "ready", 20)
+    wait_until(lambda: site.index.studies()[0].state == "ready", 20)
 
 
 def test_the_rules_of_states_hold(site: Site) -> None:
@@ -175,10 +174,8 @@ def test_the_rules_of_states_hold(site: Site) -> None:
         ):
             assert modality.create(wrong, "1.2.77.4").Status == 0x0106
         assert modality.create(beginning("1.2.9"), None).Status == 0
-    index = open_index(f"sqlite:///{site.daemon.folder}/index.db")
-    given, made = sorted(step.uid for step in index.performed.latest())
+    given, made = sorted(step.uid for step in site.index.performed.latest())
     assert given == "1.2.77.3" and made.startswith("2.25.")
-    index.close()
 
 
 def test_what_cannot_be_told_now_is_told_later_in_order(site: Site) -> None:
@@ -186,7 +183,7 @@ def test_what_cannot_be_told_now_is_told_later_in_order(site: Site) -> None:
         for number in range(3):
             assert modality.create(beginning("1.2.9"), f"1.2.78.{number}").Status == 0
             assert modality.set(ending("COMPLETED"), f"1.2.78.{number}").Status == 0
-    wait_until(lambda: any(each["why"] for each in site.archive("queue", "list", "--kind", "mpps")), 20)
+    wait_until(lambda: any(task.reason for task in site.index.tasks(kind="mpps")), 20)
     receiver = Receiver(site.port)  # type: ignore[attr-defined]
     told = receiver.wait_for(6)
     assert [(what, uid[-1]) for what, uid, _, _ in told] == [

@@ -20,6 +20,8 @@ from archive.index.migrations import (
     m0007_orders,
     m0008_versions,
     m0009_performed,
+    m0010_matches,
+    m0011_quarantine,
 )
 
 Statements = Callable[[], Iterator[str]]
@@ -27,7 +29,7 @@ Statements = Callable[[], Iterator[str]]
 MIGRATIONS: tuple[Statements, ...] = (
     m0001_first.statements, m0002_extra_keys.statements, m0003_queue.statements, m0004_life.statements,
     m0005_integrity.statements, m0006_corrections.statements, m0007_orders.statements, m0008_versions.statements,
-    m0009_performed.statements,
+    m0009_performed.statements, m0010_matches.statements, m0011_quarantine.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"

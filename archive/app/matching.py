@@ -1,0 +1,33 @@
+"""Matching wired: the events that ask for a look, the worker that looks, and the service for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from archive.app.life import lifecycle_of
+from archive.app.store import Archive
+from archive.config import Config
+from archive.index import Index
+from archive.services.corrections import Corrections
+from archive.services.matching import Matching
+from archive.workers.lanes import LaneWorker
+from archive.workers.matching import KIND, Looking
+from archive.workers.worker import Worker
+
+
+def matching_of(index: Index, corrections: Corrections, config: Config) -> Matching:
+    return Matching(index, corrections, lifecycle_of(index, config), time.time)
+
+
+def match_studies(archive: Archive, config: Config) -> Iterable[Worker]:
+    index = archive.index
+
+    def waiting(order_uid: str) -> Iterable[str]:
+        for order in index.orders.latest(study_uid=order_uid):
+            yield from index.matches.waiting(
+                study_uid=order.study_uid, accession_number=order.accession_number, patient_id=order.patient_id
+            )
+
+    looking = Looking(index, matching_of(index, archive.corrections, config).look, waiting, time.time)
+    return [LaneWorker("matching", KIND, index, looking, clock=time.time, batch=10)]

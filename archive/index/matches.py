@@ -1,0 +1,110 @@
+"""Which study is of which order, and how that was found.
+
+Rules that hold here: a study is of one order at most; the link and what becomes of the order's steps are one
+transaction; what a match corrected is named beside it, so that taking it back undoes just that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from archive.index.conditions import Sql, any_of
+from archive.index.database import Database, Row, Session
+from archive.index.orders import OrderKeys, OrderSummary, StepState, advance, summary
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A study and the order it is of."""
+
+    study_uid: str
+    order_uid: str  # the order's own Study Instance UID
+    how: str
+    since: float
+    operations: tuple[int, ...]  # of the corrections' journal, in the order in which they were carried out
+
+
+_INSERT = (
+    "INSERT INTO order_match (study_instance_uid, order_uid, how, since, operations) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (study_instance_uid) DO NOTHING RETURNING study_instance_uid"
+)
+_SELECT = "SELECT study_instance_uid, order_uid, how, since, operations FROM order_match"
+_ORDERS = (
+    "SELECT id, state, study_instance_uid, accession_number, placer, filler, patient_id, issuer, attributes, created,"
+    " changed FROM imaging_order"
+)
+
+
+class Matches:
+    """The matches of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, study_uid: str, order_uid: str, how: str, now: float, operations: Sequence[int] = ()) -> bool:
+        """Link a study with an order, whose steps are done by it; False when the study is of an order already."""
+
+        def work(session: Session) -> bool:
+            row = session.row(_INSERT, (study_uid, order_uid, how, now, json.dumps(list(operations))))
+            if row is not None:
+                advance(session, OrderKeys(order_uid), "", StepState.COMPLETED)
+            return row is not None
+
+        return self._database.transact(work)
+
+    def remove(self, study_uid: str) -> bool:
+        """The study is of no order; the order is to be done again."""
+
+        def work(session: Session) -> bool:
+            row = session.row(f"{_SELECT} WHERE study_instance_uid = ?", (study_uid,))
+            if row is None:
+                return False
+            session.run("DELETE FROM order_match WHERE study_instance_uid = ?", (study_uid,))
+            if not session.row("SELECT 1 FROM order_match WHERE order_uid = ?", (row[1],)):
+                advance(session, OrderKeys(str(row[1])), "", StepState.SCHEDULED)
+            return True
+
+        return self._database.transact(work)
+
+    def of(self, study_uid: str) -> Match | None:
+        row = self._database.read(lambda session: session.row(f"{_SELECT} WHERE study_instance_uid = ?", (study_uid,)))
+        return _match(row) if row else None
+
+    def candidates(
+        self, *, study_uid: str, accession_number: str, patient_id: str, dates: tuple[str, str], limit: int = 200
+    ) -> list[OrderSummary]:
+        """Orders that a study may be of: by its UID, its accession number, its patient, or the days of their steps."""
+        tests: list[Sql] = [("study_instance_uid = ?", [study_uid])]
+        tests += [("accession_number = ?", [accession_number])] if accession_number else []
+        tests += [("patient_id = ?", [patient_id])] if patient_id else []
+        days = "id IN (SELECT imaging_order FROM scheduled_step WHERE start_date >= ? AND start_date <= ?)"
+        tests += [(days, list(dates))] if dates[0] else []
+        sql, values = any_of(tests)
+
+        def work(session: Session) -> list[OrderSummary]:
+            rows = session.rows(f"{_ORDERS} WHERE {sql} ORDER BY id DESC LIMIT ?", (*values, limit))
+            return [summary(session, row) for row in rows]
+
+        return self._database.read(work)
+
+    def waiting(self, *, study_uid: str, accession_number: str, patient_id: str, limit: int = 100) -> list[str]:
+        """Unmatched studies that a new order may be about."""
+        tests: list[Sql] = [("s.study_instance_uid = ?", [study_uid])]
+        tests += [("s.accession_number = ?", [accession_number])] if accession_number else []
+        tests += [("p.patient_id = ?", [patient_id])] if patient_id else []
+        sql, values = any_of(tests)
+        rows = self._database.read(
+            lambda session: session.rows(
+                "SELECT s.study_instance_uid FROM study s JOIN patient p ON p.id = s.patient"
+                f" WHERE {sql} AND s.state = 'unmatched' LIMIT ?",
+                (*values, limit),
+            )
+        )
+        return [str(row[0]) for row in rows]
+
+
+def _match(row: Row) -> Match:
+    study_uid, order_uid, how, since, operations = row
+    return Match(study_uid, order_uid, how, since, tuple(json.loads(operations)))
