@@ -122,14 +122,16 @@ def first_and_all(index: Index, query: Any, most: int = MOST) -> tuple[float, fl
     return 1000 * (first or end), 1000 * end, count
 
 
-def ask_in_turn(indexes: dict[int, Index]) -> tuple[list[str], dict[str, dict[int, str]], dict[str, dict[int, float]]]:
+def ask_in_turn(
+    indexes: dict[int, Index], rounds: int
+) -> tuple[list[str], dict[str, dict[int, str]], dict[str, dict[int, float]]]:
     """A row for each query: first answer median and worst, and all; and the medians as numbers."""
     rows: dict[str, dict[int, str]] = {}
     firsts: dict[str, dict[int, float]] = {}
     made = {size: queries(size) for size in indexes}
     for name in made[next(iter(indexes))]:
         times: dict[int, list[tuple[float, float, int]]] = {size: [] for size in indexes}
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             for size, index in indexes.items():
                 times[size].append(first_and_all(index, made[size][name](turn)))
         firsts[name] = {size: statistics.median(each[0] for each in found) for size, found in times.items()}
@@ -208,7 +210,7 @@ def drop(index: Index) -> None:
 class Daemon:
     """`archive serve` over an index, with a folder of files of its own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with socket.socket() as free:
@@ -220,11 +222,14 @@ class Daemon:
             "storage": {"path": str(folder / "files")},
         }  # fmt: skip
         self._folder = folder
-        self._run(f"sqlite:///{folder}/empty.db")  # makes the volume, which an index of a million expects to be there
-        self.stop()
-        self._run(url)
-        self.stop()
-        self.started = self._run(url)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+
+    def start(self, url: str) -> None:
+        """Over an empty index first, which makes the volume that a full one expects; the last start counts."""
+        for each in (f"sqlite:///{self._folder}/empty.db", url, url):
+            self.stop()
+            self.started = self._run(each)
 
     def _run(self, url: str) -> float:
         """Seconds until it says that it is ready."""
@@ -245,8 +250,10 @@ class Daemon:
             return time.perf_counter() - start
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(30)
+            self._process = None
 
 
 def store_in_turn(daemons: dict[int, Daemon], folder: Path) -> dict[int, float]:
@@ -275,7 +282,7 @@ def store_in_turn(daemons: dict[int, Daemon], folder: Path) -> dict[int, float]:
 # -- the whole ----------------------------------------------------------------------------------------
 
 
-def measure(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int, str]]]:
+def measure_queries(urls: dict[int, str], rounds: int) -> Iterator[tuple[str, dict[int, str]]]:
     """The rows of the table, as they are known."""
     for size, url in urls.items():
         with contextlib.closing(open_index(url)) as index:
@@ -283,12 +290,18 @@ def measure(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int,
                 fill(index, size)
             drop(index)
     indexes = {size: open_index(url) for size, url in urls.items()}
-    names, rows, firsts = ask_in_turn(indexes)
-    yield from ((name, rows[name]) for name in names)
+    names, cells, firsts = ask_in_turn(indexes, rounds)
+    yield from ((name, cells[name]) for name in names)
     slowest = {size: max((firsts[name][size], name) for name in names if name != WHOLE) for size in urls}
     yield "**slowest first answer**", {size: f"{ms:.2f} ({name})" for size, (ms, name) in slowest.items()}
     yield "count and instances of a study", {size: measure_selection(each, size) for size, each in indexes.items()}
     yield "everything to the end: answers/s (memory)", {size: measure_all(each) for size, each in indexes.items()}
+    for index in indexes.values():
+        index.close()
+
+
+def measure_adding(urls: dict[int, str]) -> Iterator[tuple[str, dict[int, str]]]:
+    indexes = {size: open_index(url) for size, url in urls.items()}
     for new_study, durable in itertools.product((False, True), (False, True)):
         which, how = "the first" if new_study else "a further", "synced" if durable else "journaled"
         added = add_in_turn(indexes, new_study, durable)
@@ -296,17 +309,19 @@ def measure(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int,
     for index in indexes.values():
         drop(index)
         index.close()
-    yield from measure_daemons(urls, folder)
 
 
 def measure_daemons(urls: dict[int, str], folder: Path) -> Iterator[tuple[str, dict[int, str]]]:
     """The same seen from outside: starting, and storing."""
-    daemons = {size: Daemon(folder / f"daemon-{size}", url) for size, url in urls.items()}
-    yield "start of the daemon, s", {size: f"{each.started:.2f}" for size, each in daemons.items()}
-    stored = store_in_turn(daemons, folder / "objects")
-    yield "C-STORE, a new study each", {size: f"{ms:.2f}" for size, ms in stored.items()}
-    for each in daemons.values():
-        each.stop()
+    with contextlib.ExitStack() as stack:
+        daemons = {}
+        for size, url in urls.items():
+            daemons[size] = Daemon(folder / f"daemon-{size}")
+            stack.callback(daemons[size].stop)
+            daemons[size].start(url)
+        yield "start of the daemon, s", {size: f"{each.started:.2f}" for size, each in daemons.items()}
+        stored = store_in_turn(daemons, folder / "objects")
+        yield "C-STORE, a new study each", {size: f"{ms:.2f}" for size, ms in stored.items()}
     for url in urls.values():
         with contextlib.closing(open_index(url)) as index:
             drop(index)
@@ -338,14 +353,16 @@ def show(kind: str, sizes: list[int], rows: Iterator[tuple[str, dict[int, str]]]
     print("ms: first answer median / worst / all up to 10,000 (answers)\n")
     print("| | " + " | ".join(f"{kind} {size:,}" for size in sizes) + " |")
     print("|---" * (len(sizes) + 1) + "|")
-    for name, cells in rows:
-        print(f"| {name} | " + " | ".join(cells[size] for size in sizes) + " |", flush=True)
+    for name, row in rows:
+        print(f"| {name} | " + " | ".join(row[size] for size in sizes) + " |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--postgresql", action="store_true", help="a PostgreSQL server instead of SQLite files")
     parser.add_argument("--folder", type=Path, help="where the databases are, and stay")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each query is asked (default {ROUNDS})")
+    parser.add_argument("--queries-only", action="store_true", help="no adding, no daemons")
     parser.add_argument("--studies", type=int, nargs="+", default=[1_000, 100_000], metavar="N")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -357,7 +374,10 @@ def main() -> None:
         else:
             url = lambda size: f"sqlite:///{folder}/bench-{size}.db"  # noqa: E731
         kind, urls = "PostgreSQL" if options.postgresql else "SQLite", {n: url(n) for n in options.studies}
-        show(kind, options.studies, measure(urls, folder))
+        rows = measure_queries(urls, options.rounds)
+        if not options.queries_only:
+            rows = itertools.chain(rows, measure_adding(urls), measure_daemons(urls, folder))
+        show(kind, options.studies, rows)
 
 
 if __name__ == "__main__":
