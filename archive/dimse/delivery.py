@@ -18,7 +18,7 @@ from archive.dimse.sender import Codec, Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Refused
 from archive.index import StoredInstance, Task
-from archive.services.delivery import Delivered, Fate
+from archive.services.destination import Delivered, Fate
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
 

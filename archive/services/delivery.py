@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
-from enum import Enum
-from typing import Protocol
 
 from archive.errors import ArchiveError
 from archive.index import Index, Lane, Settled, State, StoredInstance, Task
+from archive.services.destination import Channel, Conditions, Delivered, Fate, Reach, again
 from archive.services.routing import DELIVER, VERIFY
-from archive.services.schedule import Schedule, chance, pause
+from archive.services.schedule import chance, pause
 
 log = logging.getLogger(__name__)
 
@@ -31,111 +29,6 @@ LEASE = 60.0  # seconds; extended at half time
 PROOF_AFTER = 2.0  # seconds until a destination is asked for what it has answered success for
 DELETED = "deleted before it was sent"
 WINDOW_CLOSED = "window closed until"
-
-
-class Fate(Enum):
-    """What became of one image at a destination; LOST is an association that ended under it."""
-
-    SENT = "sent"
-    REFUSED = "refused"
-    AGAIN = "again"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """One image's fate, and the destination's answer, or what went wrong, in words."""
-
-    sop_instance_uid: str
-    fate: Fate
-    reason: str
-
-
-class Channel(Protocol):
-    """A way to a destination that is open for a burst of images."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether anything more can come through."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why not."""
-        ...
-
-    def put(self, items: Sequence[tuple[Task, StoredInstance]]) -> None:
-        """Hand over images; each comes back as a result, or is given up."""
-        ...
-
-    def results(self) -> list[Delivered]:
-        """What was done since the last call; never blocks."""
-        ...
-
-    def give_up(self) -> None:
-        """Begin nothing more."""
-        ...
-
-    def close(self, grace: float) -> None:
-        """End in good order, or after ``grace`` seconds."""
-        ...
-
-
-class Reach(Protocol):
-    """How one destination is reached."""
-
-    def open(self, wake: Callable[[], None]) -> Channel:
-        """A channel that calls ``wake`` when it may have results."""
-        ...
-
-    def probe(self) -> None:
-        """Return when the destination answers; raises ArchiveError with the reason in words."""
-        ...
-
-    @property
-    def proof(self) -> str:
-        """What a proof is called in words."""
-        ...
-
-    def missing(self, items: Sequence[StoredInstance]) -> set[str]:
-        """Which of these the destination does not have; raises ArchiveError when it cannot be asked."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a route says about delivering: when, how often, with which proof."""
-
-    schedule: Schedule = field(default_factory=Schedule)
-    delays: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0, 600.0, 600.0)
-    give_up: float = 7 * 86400.0
-    verify: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What holds for one destination: most bytes a second (0 = any), and the terms of each route by its name."""
-
-    rate: int = 0
-    idle: float = 5.0
-    terms: Mapping[str, Terms] = field(default_factory=dict)
-    usual: Terms = field(default_factory=Terms)
-
-    def of(self, task: Task) -> Terms:
-        return self.terms.get(task.payload.get("route", ""), self.usual)
-
-    @property
-    def _all(self) -> list[Terms]:
-        return [*self.terms.values()] or [self.usual]
-
-    @property
-    def delays(self) -> tuple[float, ...]:
-        """Between two looks at a destination that is down: as its first route says, the last pause again and again."""
-        return self._all[0].delays or self.usual.delays
-
-    @property
-    def give_up(self) -> float:
-        return max(terms.give_up for terms in self._all)
 
 
 class Delivery:
@@ -412,70 +305,6 @@ class Delivery:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close(0.0)
-
-
-class Proof:
-    """One destination's images that it has answered success for, and that it has to find when asked."""
-
-    def __init__(
-        self, name: str, index: Index, reach: Reach, conditions: Conditions, *, owner: str, clock: Callable[[], float]
-    ) -> None:
-        self.name = name
-        self._index, self._queue = index, index.queue
-        self._reach = reach
-        self._conditions = conditions
-        self._owner = owner
-        self._clock = clock
-
-    def step(self) -> float | None:
-        """Ask for what is due; seconds until more will be, None when only a wake brings more."""
-        now = self._clock()
-        due = self._index.next_due(VERIFY, lane=self.name)
-        if due is None or self._queue.lane(self.name).paused is not None:
-            return None
-        if due > now:
-            return due - now
-        tasks = self._index.lease(VERIFY, self._owner, now, seconds=10 * LEASE, limit=4 * BATCH, lane=self.name)
-        stored = self._queue.stored([task.payload["sop"] for task in tasks])
-        missing, trouble = set(stored), ""
-        try:
-            missing = self._reach.missing([found for found, _ in stored.values()])
-        except ArchiveError as error:
-            trouble = f"cannot be asked whether it has the image: {error}"
-        now = self._clock()
-        self._queue.settle(self._owner, now, [self._judge(task, stored, missing, trouble, now) for task in tasks])
-        return 0.0
-
-    def _judge(
-        self, task: Task, stored: Mapping[str, object], missing: set[str], trouble: str, now: float
-    ) -> Settled:
-        uid = task.payload["sop"]
-        if uid not in stored:
-            return Settled(task.id, State.DONE, "0000 (success), deleted here before it was looked for there")
-        if uid not in missing:
-            return Settled(task.id, State.DONE, f"0000 (success), {self._reach.proof}")
-        terms = self._conditions.of(task)
-        if trouble and now - task.created < terms.give_up:
-            wait = self._conditions.delays[min(task.attempts, len(self._conditions.delays)) - 1]
-            return Settled(task.id, State.WAITING, trouble, now + wait, counted=False)
-        reason = trouble or f"answered with success, but not {self._reach.proof}"
-        return again(task, terms, reason, now)
-
-    def look(self) -> None:
-        """Every step looks."""
-
-    def close(self, grace: float) -> None:
-        """Give back what an interrupted step has leased."""
-        self._queue.release(self._owner)
-
-
-def again(task: Task, terms: Terms, reason: str, now: float, factor: float = 1.0) -> Settled:
-    """Another try after a pause, or the end of all tries."""
-    wait = pause(terms.delays, task.attempts, factor)
-    if wait is None:
-        tries = "" if task.attempts == 1 else f" ({task.attempts} tries)"
-        return Settled(task.id, State.FAILED, f"{reason}{tries}")
-    return Settled(task.id, State.WAITING, reason, now + wait)
 
 
 def moment(when: float) -> str:

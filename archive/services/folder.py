@@ -17,7 +17,7 @@ from pathlib import Path
 from archive.dicom.rule import Facts
 from archive.errors import ArchiveError, StorageFailed, Unreachable
 from archive.index import StoredInstance, Task
-from archive.services.delivery import Delivered, Fate
+from archive.services.destination import Delivered, Fate
 from archive.services.retrieve import OpenFile
 from archive.services.routing import file_name
 from archive.storage.local import sync_folder

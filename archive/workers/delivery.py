@@ -14,7 +14,9 @@ from time import monotonic
 from typing import Protocol
 
 from archive.index import Index, Lane
-from archive.services.delivery import WINDOW_CLOSED, Conditions, Delivery, Proof, Reach
+from archive.services.delivery import WINDOW_CLOSED, Delivery
+from archive.services.destination import Conditions, Reach
+from archive.services.proof import Proof
 from archive.services.routing import DELIVER, VERIFY
 from archive.workers.owner import is_dead, this_process
 from archive.workers.runner import Runner

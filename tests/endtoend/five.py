@@ -167,15 +167,17 @@ def _statistics(http: int) -> dict[str, Any] | None:
 
 
 def _alone(folder: Path, folders: list[Path], count: int) -> float:
-    """The same with one good destination and nobody else."""
-    with storescp(folder / "received") as port:
-        peers: dict[str, Any] = {"STORESCP": {"host": "127.0.0.1", "port": port}}
+    """The same with the good destinations and nobody else."""
+    folder.mkdir()
+    with storescp(folder / "received") as port, orthanc(folder / "orthanc") as (second, _):
+        peers: dict[str, Any] = {name: {"host": "127.0.0.1", "port": at} for name, at in zip(GOOD, (port, second), strict=True)}
         peers |= {name: {"host": "127.0.0.0/8", "allow": EVERYTHING} for name in SENDERS}
-        with Daemon(folder / "archive", {"peers": peers, "routes": [ROUTE | {"to": ["STORESCP"]}]}) as daemon:
+        routes = [ROUTE | {"to": list(GOOD)}]
+        with Daemon(folder / "archive", {"peers": peers, "routes": routes, "timeouts": QUICK}) as daemon:
             index, begun = open_index(f"sqlite:///{daemon.folder}/index.db"), time.monotonic()
             with sending(daemon.port, folders):
                 pass
-            wait_until(lambda: done(index, "STORESCP") == count, PATIENCE)
+            wait_until(lambda: all(done(index, lane) == count for lane in GOOD), PATIENCE)
             return time.monotonic() - begun
 
 
@@ -187,7 +189,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="five-"))
     try:
         folders = prepare(folder / "in", chosen.count)
-        print(f"one good destination alone: {_alone(folder / 'alone', folders, chosen.count):.1f} s")
+        print(f"the good destinations alone: {_alone(folder / 'alone', folders, chosen.count):.1f} s")
         with storescp(folder / "received") as receiver, orthanc(folder / "orthanc") as (second, http):
             five = Five(folder / "archive", chosen.count, second, receiver)
             try:

@@ -9,17 +9,9 @@ import pytest
 
 from archive.errors import Unreachable
 from archive.index import Index, State, StoredInstance, Task
-from archive.services.delivery import (
-    DELETED,
-    LEASE,
-    WINDOW_CLOSED,
-    Conditions,
-    Delivered,
-    Delivery,
-    Fate,
-    Proof,
-    Terms,
-)
+from archive.services.delivery import DELETED, LEASE, WINDOW_CLOSED, Delivery
+from archive.services.destination import Conditions, Delivered, Fate, Terms
+from archive.services.proof import Proof
 from archive.services.routing import DELIVER, VERIFY, delivery
 from archive.services.schedule import Schedule
 from tests.index.made import arrival

@@ -13,7 +13,7 @@ import pytest
 from archive.errors import Unreachable
 from archive.index import Task
 from archive.index.values import State
-from archive.services.delivery import Fate
+from archive.services.destination import Fate
 from archive.services.folder import FolderChannel, FolderReach
 from archive.services.routing import facts_of
 from tests.dimse.archives import Archive, fill, instance, parts

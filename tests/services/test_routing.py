@@ -19,7 +19,8 @@ def route(name: str, match: str = "", to: str = "WS1", trigger: str = "image", *
 
 
 def decided(routes: list[Route], facts: Mapping[str, str], trigger: str = "image") -> dict[str, tuple[str, ...]]:
-    return {each.route.name: each.to for each in Routing(routes).decide(trigger, lambda keyword: facts.get(keyword, ""))}
+    decisions = Routing(routes).decide(trigger, lambda keyword: facts.get(keyword, ""))
+    return {each.route.name: each.to for each in decisions}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from archive.services.schedule import JITTER, Schedule, chance, pause
+from archive.services.schedule import JITTER, Schedule, Span, chance, pause
 
 NIGHT = (range(7), 22 * 60, 6 * 60)
 WEEKEND = ((5, 6), 0, 24 * 60)
@@ -31,7 +31,7 @@ def at(text: str) -> float:
         ((((4,), 22 * 60, 6 * 60),), "2026-01-11T05:00", "2026-01-16T22:00"),
     ],
 )
-def test_a_window_is_open_or_says_when_it_opens(spans: tuple[tuple[range, int, int], ...], now: str, opens: str) -> None:
+def test_a_window_is_open_or_says_when_it_opens(spans: tuple[Span, ...], now: str, opens: str) -> None:
     assert Schedule(spans).opens(at(now)) == (at(opens) if opens else None)
 
 

@@ -15,7 +15,7 @@ import pytest
 from archive.dimse.delivery import PeerReach
 from archive.dimse.destinations import Destination
 from archive.index import Index, NewTask, State
-from archive.services.delivery import Conditions, Reach, Terms
+from archive.services.destination import Conditions, Reach, Terms
 from archive.services.retrieve import OpenFile
 from archive.services.routing import DELIVER, ROUTE, Route, Routing, delivery
 from archive.workers.delivery import Deliveries
