@@ -76,6 +76,9 @@ def merge(session: Session, source: Person, target: Person, values: Values, *, u
         raise NotThere("no such patient", "the one to be merged")
     if not unknown and not there and not values:
         raise NotThere("no such patient", "the one to merge into; give its values to make it")
+    if here and not there and not values:  # another ID of the same person
+        own = overlay.said_values(session, _PEOPLE, source.owner, here)
+        values = {keyword: text for keyword, text in own.items() if keyword not in ("PatientID", "IssuerOfPatientID")}
     arguments = {"patient": str(source), "into": str(target), "studies": _studies_of(session, here)}
     writes = (Write(_PEOPLE, source.owner, MERGED, target.owner), *_concerned(_PEOPLE, target.owner))
     snapshots = {**_person_snapshots(session, target, values), **_person_snapshots(session, source, {})}

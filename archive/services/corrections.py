@@ -95,7 +95,8 @@ class Corrections:
         """``source`` is ``target``, and all that comes for it as well.
 
         ``values`` make the target when nobody has its ID yet; with ``unknown`` patients of whom nothing came yet
-        are merged too, as another system's messages may say before the first image.
+        are merged too, as another system's messages may say before the first image, and a target that is not known
+        is like the source: another ID of the same person.
         """
         source, target = _people(source, target)
         given = checked(Level.PATIENT, values)
@@ -103,8 +104,7 @@ class Corrections:
 
     def unmerge(self, source: Person, who: By, *, dry_run: bool = False) -> Operation | None:
         """Take back the merge of ``source``, whatever it was merged into."""
-        number = self._index.corrections.ask(lambda session: merged(session, source))
-        return self.undo(number, who, dry_run=dry_run)
+        return self._undo(who, lambda session: merged(session, source), dry_run)
 
     def link(
         self, one: Person, other: Person, who: By, *, unknown: bool = False, dry_run: bool = False
@@ -114,8 +114,11 @@ class Corrections:
         return self._perform(who, lambda s: link(s, one, other, unknown=unknown), dry_run)
 
     def unlink(self, one: Person, other: Person, who: By, *, dry_run: bool = False) -> Operation | None:
-        number = self._index.corrections.ask(lambda session: linked(session, one, other))
-        return self.undo(number, who, dry_run=dry_run)
+        return self._undo(who, lambda session: linked(session, one, other), dry_run)
+
+    def _undo(self, who: By, which: Callable[[Any], int], dry_run: bool) -> Operation | None:
+        """Undo what is found when it comes to it: asked for again by the same name, nothing is looked for."""
+        return self._perform(who, lambda session: undo(session, which(session)), dry_run)
 
     def links(self, person: Person) -> list[Person]:
         """The other patients that are this person."""

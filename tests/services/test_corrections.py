@@ -216,6 +216,16 @@ def test_a_merge_that_comes_before_the_first_image_counts(site: Site) -> None:
     assert found(site.index, "PATIENT", "PatientName", PatientID="C") == ["Late^One"]
 
 
+def test_a_patient_gets_another_id(site: Site) -> None:
+    changed = who()
+    site.corrections.merge(A, D, changed, unknown=True)
+    assert found(site.index, "PATIENT", "PatientName", PatientID="D") == ["Doe^Jane"]
+    assert found(site.index, "PATIENT", "PatientBirthDate", IssuerOfPatientID="HOSPITAL") == ["19700101"]
+    back = who()
+    assert site.corrections.unmerge(A, back) == site.corrections.unmerge(A, back)
+    assert found(site.index, "STUDY", "StudyInstanceUID", PatientID="A") == ["1.1", "1.2"]
+
+
 def test_what_comes_late_for_a_merged_patient_goes_to_the_other_and_contradicts_nothing(site: Site) -> None:
     site.corrections.merge(A, B, who())
     late = [
