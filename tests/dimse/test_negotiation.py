@@ -288,7 +288,7 @@ def test_extensions_are_answered_for_accepted_contexts_only() -> None:
     wanted = ((1, FIND, IMPLICIT), (3, CT, EXPLICIT), (5, MR, "1.2.3"))
     asked = request(*(Proposed(number, name, (syntax,)) for number, name, syntax in wanted), user=user)
     accept = answered(asked, Accepted(contexts.table(), extended={CT: b"\3"}))[1]
-    assert accept.user.extended == {FIND: b"\1\1\1\1\0\0", CT: b"\3"}
+    assert accept.user.extended == {FIND: b"\1\1\1\1\0\1", CT: b"\3"}
 
 
 def test_the_identity_is_confirmed_when_that_was_asked_for() -> None:
