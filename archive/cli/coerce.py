@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import mmap
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from archive.dicom.coercion import described
 from archive.dicom.header import read_header
 from archive.dicom.part10 import read_file_meta
 from archive.dicom.peek import Peek
-from archive.services.outgoing import Receiver, Subject
+from archive.services.outgoing import Receiver, Subject, mapped
 from archive.services.retrieve import OpenFile
 from archive.services.store import Origin
 
@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _rows(config: Config, path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Old and new value of each attribute that would change."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        meta = read_file_meta(mapped[:HEAD])
-        with OpenFile(file.fileno(), meta.offset, len(mapped) - meta.offset, path) as opened:
-            changes = _changes(config, opened, meta.transfer_syntax, options)
-            opened.fd = -1  # the file's own
-        peek = Peek(mapped[meta.offset :], meta.transfer_syntax)
+    with open(path, "rb") as file:
+        meta = read_file_meta(file.read(HEAD))
+        opened = OpenFile(file.fileno(), meta.offset, os.fstat(file.fileno()).st_size - meta.offset, path)
+        changes = _changes(config, opened, meta.transfer_syntax, options)
+        with mapped(opened) as data:
+            peek = Peek(data, meta.transfer_syntax)
         return [
             {"file": str(path), "attribute": path_text(change.path), "old": old, "new": new}
             for change in changes

@@ -37,6 +37,11 @@ def entry(database: Database, key: int) -> Quarantined | None:
     return _entry(rows[0]) if rows else None
 
 
+def of(database: Database, sop_instance_uid: str) -> list[Quarantined]:
+    query = QuarantineRow.select(*_COLUMNS).where(QuarantineRow.sop_instance_uid == possible(sop_instance_uid))
+    return [_entry(row) for row in database.read(lambda session: session.query(query))]
+
+
 def key(database: Database, path: str) -> int:
     """The id of the entry of a file, 0 for none."""
     query = QuarantineRow.select(QuarantineRow.id).where(QuarantineRow.path == path)

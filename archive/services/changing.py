@@ -7,7 +7,7 @@ a list; what a person decides is laid over an object by the same means as what a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from archive.dicom import provenance
@@ -41,15 +41,14 @@ class Changing:
     rules: Sequence[CoerceRule] = ()
     system: System | None = None  # what provenance writes of us; None writes nothing
     record: Collection[str] = ()  # of ON_RECEIVE, ON_CHANGE and ON_SEND
+    on_receive: bool = field(init=False)  # whether anything can happen to what comes in
+    on_send: bool = field(init=False)
 
-    @property
-    def on_receive(self) -> bool:
-        """Whether anything can happen to what comes in."""
-        return any(rule.on == RECEIVE for rule in self.rules) or bool({ON_RECEIVE, ON_CHANGE} & set(self.record))
-
-    @property
-    def on_send(self) -> bool:
-        return any(rule.on == SEND for rule in self.rules) or bool({ON_SEND, ON_CHANGE} & set(self.record))
+    def __post_init__(self) -> None:
+        incoming = ON_RECEIVE in self.record or any(rule.on == RECEIVE for rule in self.rules)
+        outgoing = bool({ON_SEND, ON_CHANGE} & set(self.record)) or any(rule.on == SEND for rule in self.rules)
+        object.__setattr__(self, "on_receive", incoming)
+        object.__setattr__(self, "on_send", outgoing)
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -104,7 +103,7 @@ class Changing:
         rules = [rule for rule in self.rules if rule.concerns(SEND, receiver.local_aet, receiver.aet)]
         if not rules:
             return ()
-        syntax = subject.instance.transfer_syntax
+        syntax = subject.file.transfer_syntax or subject.instance.transfer_syntax
         words = {
             "CallingAETitle": receiver.local_aet,
             "CalledAETitle": receiver.aet,

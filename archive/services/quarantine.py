@@ -36,14 +36,32 @@ class Quarantine:
     # -- putting aside --------------------------------------------------------------------------
 
     def put(self, new: NewInstance, reason: str) -> int:
-        """Move a file that has no row aside; durable when it returns. Raises StorageFailed, IndexUnavailable."""
+        """Move a file that has no row aside; durable when it returns. Raises StorageFailed, IndexUnavailable.
+
+        What is aside already costs no second file: senders try again and again.
+        """
+        if key := self._known(new):
+            self._volume.remove(new.location.path)
+            return key
         return self._note(new, self._volume.quarantine(new.location.path), reason)
 
     def put_part(self, new: NewInstance, part: Part, reason: str) -> int:
         """The same for a synced part that has no name yet."""
+        if key := self._known(new):
+            part.discard()
+            return key
         path = f"{FOLDER}/{secrets.token_hex(12)}.dcm"
         self._volume.place(part, path)
         return self._note(new, path, reason)
+
+    def _known(self, new: NewInstance) -> int:
+        """The entry of the very same object from the same sender, if its file is there; 0 for none."""
+        digest = new.received_sha256 or new.sha256
+        for entry in self._index.quarantined_instances(new.header.sop_instance_uid):
+            same = (entry.new.received_sha256 or entry.new.sha256) == digest and entry.new.source == new.source
+            if same and self.is_there(entry):
+                return entry.id
+        return 0
 
     def _note(self, new: NewInstance, path: str, reason: str) -> int:
         try:

@@ -97,7 +97,7 @@ class Store:
         self.clock = clock
         self.causes = causes or Causes()
         self.mend = mend
-        self.changing = changing
+        self.changing = changing or Changing("ARCHIVE", clock)
         self.quarantine = Quarantine(volume, index)
 
     def receive(
@@ -205,7 +205,7 @@ class Reception:
             header = self._read_header()
             self.study_uid = header.study_uid
             self._check(header)
-            if self._decision is not None or (self._store.changing is not None and not self._origin.as_is):
+            if self._decision is not None or (self._store.changing.on_receive and not self._origin.as_is):
                 header = self._changed(header)
                 self.study_uid = header.study_uid
             return self._commit(identified(header, self._origin.default_issuer))
@@ -257,8 +257,6 @@ class Reception:
     def _changed(self, header: Header) -> Header:
         """Let rules and decisions change the object, if they do; the header of what it is then."""
         changing, decision = self._store.changing, self._decision
-        if changing is None:
-            changing = Changing("ARCHIVE", self._store.clock)
         with self._data() as data:
             more = decision.changes if decision else ()
             changes = changing.incoming(self._origin, header, data, self._transfer_syntax, more)

@@ -426,6 +426,17 @@ def conflicting(site: Site) -> tuple[Dataset, Dataset]:
     return first, second
 
 
+def test_an_object_that_is_aside_already_costs_no_second_file(site: Site) -> None:
+    _, second = conflicting(site)
+    refused(site, second)
+    assert len(aside(site)) == len(site.index.quarantined()) == 1
+    refused(site, second, replace(CT1, calling="OTHER"))
+    (entry, _) = site.index.quarantined()
+    (site.volume.root / entry.path).unlink()
+    refused(site, second)
+    assert len(site.index.quarantined()) == 3, "a file that is gone is no copy"
+
+
 def test_a_release_that_still_contradicts_leaves_the_entry(site: Site) -> None:
     _, second = conflicting(site)
     (entry,) = site.index.quarantined()
