@@ -12,7 +12,7 @@ from typing import Any
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.config import Config
 from archive.index import Index, State, Task, Which, open_index
-from archive.index.commitments import CHECK, REPORT
+from archive.index.commitment_tasks import CHECK, REPORT
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.waiting import NAMES, STATES, held_up, why
 

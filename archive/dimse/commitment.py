@@ -22,7 +22,8 @@ from archive.dimse.reasons import Ended
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Answer, Service
 from archive.errors import ArchiveError, NotAllowed, Refused, Unreachable
-from archive.index.commitments import ASKED, Lease, NewTransaction, Transaction
+from archive.index.commitment_tasks import Lease
+from archive.index.commitments import ASKED, NewTransaction, Transaction
 from archive.services.commitment import Asking, Commitment
 
 if TYPE_CHECKING:

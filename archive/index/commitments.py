@@ -14,10 +14,10 @@ from enum import Enum
 from typing import Any
 
 from archive.dicom.references import Failure, Reference
+from archive.index.commitment_tasks import CHECK, REPORT, Lease, add_task, bring_forward, end_report, hasten
 from archive.index.database import Database, Row, Session
 from archive.index.tasks import REASON_LENGTH
 
-CHECK, REPORT = "commit-check", "commit-report"  # kinds of tasks; their lanes are the peers
 ANSWERED = "commit-answer"  # of no task: wakes who waits for the report of a peer
 
 ASKED, ASKING = "asked", "asking"  # a peer asked us; we asked a peer
@@ -36,10 +36,6 @@ _INSERT = (
 )
 _KNOWN = "SELECT id, state, items FROM commitment WHERE direction = ? AND peer = ? AND transaction_uid = ?"
 _PENDING = "SELECT COUNT(*) FROM commitment WHERE direction = ? AND peer = ? AND finished IS NULL"
-_TASK = (
-    "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, lease_until, created, reason,"
-    " study_uid, priority) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0) RETURNING id"
-)
 _END_TASK = "DELETE FROM task WHERE id = ? AND owner = ? AND state = 'leased'"
 _OURS = "SELECT 1 FROM task WHERE id = ? AND owner = ? AND state = 'leased'"
 
@@ -94,14 +90,6 @@ class Taken(Enum):
     FULL = "full"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A task that its maker works on himself, and for how many seconds nobody else does."""
-
-    owner: str
-    seconds: float
-
-
 class Commitments:
     """The transactions of one database."""
 
@@ -130,8 +118,8 @@ class Commitments:
             if row is None:  # at this very moment, by another process
                 return Taken.PENDING, 0, 0
             # Whoever asks is there: what could not be delivered to him is tried now.
-            _hasten(session, new.peer, now)
-            return Taken.NEW, row[0], _add_task(session, CHECK, new.peer, row[0], now, now, lease)
+            hasten(session, new.peer, now)
+            return Taken.NEW, row[0], add_task(session, CHECK, new.peer, row[0], now, now, lease)
 
         return self._database.transact(work)
 
@@ -141,14 +129,14 @@ class Commitments:
         key, state, items = known
         if items != text:
             return Taken.OTHER, key, 0
-        _hasten(session, new.peer, now)
+        hasten(session, new.peer, now)
         # In the meantime the peer may have come to call itself, and us, by other titles.
         session.run("UPDATE commitment SET calling = ?, called = ? WHERE id = ?", (new.calling, new.called, key))
         if state not in (REPORTED, UNDELIVERED):
-            return Taken.PENDING, key, _bring_forward(session, new.peer, key, now, lease)
+            return Taken.PENDING, key, bring_forward(session, new.peer, key, now, lease)
         session.run("UPDATE commitment SET state = ?, finished = NULL, reason = '' WHERE id = ?", (REPORTING, key))
-        session.run(f"DELETE FROM task WHERE kind = '{REPORT}' AND lane = ? AND payload = ?", (new.peer, _payload(key)))
-        return Taken.AGAIN, key, _add_task(session, REPORT, new.peer, key, now, now, lease)
+        end_report(session, new.peer, key)
+        return Taken.AGAIN, key, add_task(session, REPORT, new.peer, key, now, now, lease)
 
     def checked(
         self, key: int, failures: Sequence[Failure], task: int, owner: str, now: float, lease: Lease | None = None
@@ -163,7 +151,7 @@ class Commitments:
                 "UPDATE commitment SET state = ?, number_of_failures = ?, failures = ? WHERE id = ?",
                 (REPORTING, len(failures), json.dumps(list(failures)), key),
             )
-            return _add_task(session, REPORT, str(row[0]), key, now, now, lease)
+            return add_task(session, REPORT, str(row[0]), key, now, now, lease)
 
         return self._database.transact(work)
 
@@ -176,7 +164,7 @@ class Commitments:
                 (REPORTED, now, key),
             )
             if row:
-                _hasten(session, str(row[0]), now)
+                hasten(session, str(row[0]), now)
             return bool(session.run(_END_TASK, (task, owner)))
 
         return self._database.transact(work)
@@ -289,52 +277,6 @@ class Commitments:
             " OR (finished IS NULL AND direction = ? AND created < ?) LIMIT ?)"
         )
         return self._database.transact(lambda session: session.run(sql, (before, ASKING, before, limit)))
-
-
-NOT_REACHED = "not reached"  # how the reason of a report begins that the peer could not be called for
-
-
-def _hasten(session: Session, peer: str, now: float) -> None:
-    """What waits because this peer could not be called is due now."""
-    changed = session.run(
-        "UPDATE task SET ready = ?, due = ? WHERE kind = ? AND lane = ? AND state = 'waiting' AND ready > ?"
-        " AND reason LIKE ?",
-        (now, now, REPORT, peer, now, f"{NOT_REACHED}%"),
-    )
-    if changed:
-        session.wake(REPORT)
-
-
-def _bring_forward(session: Session, peer: str, key: int, now: float, lease: Lease | None) -> int:
-    """The task of a transaction that waits is due now, or the lease-holder's: its id then, else 0."""
-    which = f"kind IN ('{CHECK}', '{REPORT}') AND lane = ? AND payload = ? AND state = 'waiting' AND ready IS NOT NULL"
-    values = (peer, _payload(key))
-    if lease is None:
-        session.run(f"UPDATE task SET ready = ?, due = ? WHERE {which}", (now, now, *values))
-        session.wake(CHECK)
-        session.wake(REPORT)
-        return 0
-    row = session.row(
-        "UPDATE task SET state = 'leased', attempts = attempts + 1, owner = ?, lease_until = ?, ready = ?"
-        f" WHERE {which} RETURNING id",
-        (lease.owner, now + lease.seconds, now + lease.seconds, *values),
-    )
-    return int(row[0]) if row else 0
-
-
-def _add_task(
-    session: Session, kind: str, peer: str, key: int, due: float, now: float, lease: Lease | None
-) -> int:
-    values: tuple[Any, ...] = ("waiting", due, due, 0, "", None, now)
-    if lease is not None:
-        values = ("leased", now + lease.seconds, due, 1, lease.owner, now + lease.seconds, now)
-    row = session.row(_TASK, (kind, peer, _payload(key), *values))
-    session.wake(kind)
-    return int(row[0]) if row else 0
-
-
-def _payload(key: int) -> str:
-    return json.dumps({"commitment": key})
 
 
 def _items_text(items: Sequence[Reference]) -> str:

@@ -14,13 +14,13 @@ from itertools import islice
 from archive.dicom.references import Failure, Outcome, Reference
 from archive.errors import Conflict, Damaged, InvalidQuery, Missing, OutOfResources
 from archive.index import Index, StoredInstance
+from archive.index.commitment_tasks import Lease
 from archive.index.commitments import (
     ASKED,
     ASKING,
     CHECKING,
     Commitments,
     Contents,
-    Lease,
     NewTransaction,
     Taken,
     Transaction,

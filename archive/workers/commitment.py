@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from archive.dicom.references import Outcome
 from archive.errors import ArchiveError, OutOfResources, Unreachable
 from archive.index import Index, Task
-from archive.index.commitments import CHECK, NOT_REACHED, REPORT, Transaction
+from archive.index.commitment_tasks import CHECK, NOT_REACHED, REPORT
+from archive.index.commitments import Transaction
 from archive.services.commitment import Commitment
 from archive.workers.lanes import LaneWorker
 from archive.workers.worker import Worker

@@ -24,7 +24,8 @@ from archive.errors import (
     Unreachable,
 )
 from archive.index import Index, NewTask, State, StoredInstance
-from archive.index.commitments import ASKED, CHECK, REPORT, Lease, NewTransaction, Transaction
+from archive.index.commitment_tasks import CHECK, REPORT, Lease
+from archive.index.commitments import ASKED, NewTransaction, Transaction
 from archive.services.commitment import Asking, Commitment
 from archive.services.integrity import Integrity
 from archive.workers.commitment import Checking, Forgetting, Reporting
