@@ -170,7 +170,8 @@ def _alone(folder: Path, folders: list[Path], count: int) -> float:
     """The same with the good destinations and nobody else."""
     folder.mkdir()
     with storescp(folder / "received") as port, orthanc(folder / "orthanc") as (second, _):
-        peers: dict[str, Any] = {name: {"host": "127.0.0.1", "port": at} for name, at in zip(GOOD, (port, second), strict=True)}
+        ports = zip(GOOD, (port, second), strict=True)
+        peers: dict[str, Any] = {name: {"host": "127.0.0.1", "port": at} for name, at in ports}
         peers |= {name: {"host": "127.0.0.0/8", "allow": EVERYTHING} for name in SENDERS}
         routes = [ROUTE | {"to": list(GOOD)}]
         with Daemon(folder / "archive", {"peers": peers, "routes": routes, "timeouts": QUICK}) as daemon:
