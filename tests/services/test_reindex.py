@@ -285,12 +285,12 @@ def test_killed_at_any_moment_it_goes_on_and_leaves_no_process(tmp_path: Path) -
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        deadline = time.monotonic() + 20
+        process.wait(60)
+        deadline = time.monotonic() + 60
         while group_lives(process.pid):
             assert time.monotonic() < deadline, "a reading process outlived its parent"
             time.sleep(0.02)
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120)
     with opened(tmp_path, url) as archive:
         if archive.index.statistics().instances == 40 and done.returncode:
             assert b"not empty" in done.stderr  # it had ended before it was killed
