@@ -33,13 +33,24 @@ Begin = Callable[..., Site]
 
 
 @pytest.fixture
-def begin(tmp_path: Path, index_url: str) -> Begin:
-    return lambda **rules: Site(tmp_path, index_url, **rules)
+def begin(tmp_path: Path) -> Begin:
+    return lambda **rules: Site(tmp_path, f"sqlite:///{tmp_path}/index.db", **rules)
 
 
 @pytest.fixture
 def site(begin: Begin) -> Site:
     return begin()
+
+
+@pytest.fixture
+def begin_each(tmp_path: Path, index_url: str) -> Begin:
+    """On both databases: for what the index decides."""
+    return lambda **rules: Site(tmp_path, index_url, **rules)
+
+
+@pytest.fixture
+def each_site(begin_each: Begin) -> Site:
+    return begin_each()
 
 
 def put(site: Site, data: Dataset, origin: Origin = CT1, syntax: str = EXPLICIT_LITTLE) -> Outcome:
@@ -90,7 +101,8 @@ def aside(site: Site) -> list[Path]:
         ({"StudyInstanceUID": "1.2.3.4"}, "Series Instance UID is in another study"),
     ],
 )
-def test_contradictions_go_to_quarantine_and_say_why(site: Site, overrides: dict[str, str], reason: str) -> None:
+def test_contradictions_go_to_quarantine_and_say_why(each_site: Site, overrides: dict[str, str], reason: str) -> None:
+    site = each_site
     first = builders.ct(IssuerOfPatientID="H1")
     put(site, first)
     second = like(first, **({"IssuerOfPatientID": "H1"} | overrides))
@@ -103,7 +115,8 @@ def test_contradictions_go_to_quarantine_and_say_why(site: Site, overrides: dict
     assert site.index.quarantined(study_uid="1.2") == []
 
 
-def test_an_instance_in_another_series_contradicts(site: Site) -> None:
+def test_an_instance_in_another_series_contradicts(each_site: Site) -> None:
+    site = each_site
     first = builders.ct()
     put(site, first)
     second = again(first, SeriesInstanceUID=builders.uid())
@@ -172,7 +185,8 @@ def test_objects_without_a_patient_id(begin: Begin, policy: str, size: int) -> N
     assert site.volume.spool.size() == 0
 
 
-def test_the_issuer_of_the_sender_tells_patients_of_one_id_apart(site: Site) -> None:
+def test_the_issuer_of_the_sender_tells_patients_of_one_id_apart(each_site: Site) -> None:
+    site = each_site
     for issuer in ("H1", "H2", "H1"):
         put(site, builders.ct(), replace(CT1, default_issuer=issuer))
     assert site.index.statistics().patients == 2
@@ -194,8 +208,8 @@ def test_equal_content_costs_no_second_file(begin: Begin, policy: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, LARGE])
-def test_replace_deletes_what_no_row_points_to(begin: Begin, size: int) -> None:
-    site = begin(on_duplicate="replace")
+def test_replace_deletes_what_no_row_points_to(begin_each: Begin, size: int) -> None:
+    site = begin_each(on_duplicate="replace")
     first = builders.ct()
     second = again(first, InstanceNumber=9)
     for data in (first, second):
@@ -207,8 +221,8 @@ def test_replace_deletes_what_no_row_points_to(begin: Begin, size: int) -> None:
     assert site.index.statistics().size == len(builders.bytes_of(second))
 
 
-def test_same_source_replaces_its_own_only(begin: Begin) -> None:
-    site = begin(on_duplicate="same_source")
+def test_same_source_replaces_its_own_only(begin_each: Begin) -> None:
+    site = begin_each(on_duplicate="same_source")
     first = builders.ct()
     put(site, first)
     assert "other content" in refused(site, again(first, InstanceNumber=8), replace(CT1, calling="OTHER"))
@@ -217,8 +231,8 @@ def test_same_source_replaces_its_own_only(begin: Begin) -> None:
     assert site.holds(second) and len(site.objects()) == 1 and len(aside(site)) == 1
 
 
-def test_versions_are_kept_beside_the_current_one(begin: Begin) -> None:
-    site = begin(on_duplicate="version")
+def test_versions_are_kept_beside_the_current_one(begin_each: Begin) -> None:
+    site = begin_each(on_duplicate="version")
     first = builders.ct()
     second = again(first, InstanceNumber=9)
     put(site, first)
@@ -233,8 +247,8 @@ def test_versions_are_kept_beside_the_current_one(begin: Begin) -> None:
     assert site.index.versions(str(first.SOPInstanceUID)) == []
 
 
-def test_versions_go_with_their_instance(begin: Begin) -> None:
-    site = begin(on_duplicate="version")
+def test_versions_go_with_their_instance(begin_each: Begin) -> None:
+    site = begin_each(on_duplicate="version")
     first = builders.ct()
     put(site, first)
     put(site, again(first, InstanceNumber=9))
@@ -284,8 +298,8 @@ def test_a_crash_before_the_older_file_is_deleted_loses_nothing(
 
 
 @pytest.mark.parametrize("policy", ["keep", "replace", "version"])
-def test_concurrent_duplicates_leave_one_current_instance(begin: Begin, policy: str) -> None:
-    site = begin(on_duplicate=policy, on_conflict="reject")
+def test_concurrent_duplicates_leave_one_current_instance(begin_each: Begin, policy: str) -> None:
+    site = begin_each(on_duplicate=policy, on_conflict="reject")
     first = builders.ct()
     contents = [again(first, InstanceNumber=number) for number in range(12)]
     outcomes: list[object] = []
@@ -426,7 +440,8 @@ def conflicting(site: Site) -> tuple[Dataset, Dataset]:
     return first, second
 
 
-def test_an_object_that_is_aside_already_costs_no_second_file(site: Site) -> None:
+def test_an_object_that_is_aside_already_costs_no_second_file(each_site: Site) -> None:
+    site = each_site
     _, second = conflicting(site)
     refused(site, second)
     assert len(aside(site)) == len(site.index.quarantined()) == 1
@@ -446,7 +461,8 @@ def test_a_release_that_still_contradicts_leaves_the_entry(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", [Release("P0001"), Release(accept=True)])
-def test_a_release_gives_an_object_to_its_patient_and_says_so(site: Site, how: Release) -> None:
+def test_a_release_gives_an_object_to_its_patient_and_says_so(each_site: Site, how: Release) -> None:
+    site = each_site
     first, second = conflicting(site)
     site.committer.check_names = True
     (entry,) = site.index.quarantined()
@@ -513,7 +529,8 @@ def test_no_file_stays_when_its_row_fails(site: Site, monkeypatch: pytest.Monkey
     assert aside(site) == [] and len(site.objects()) == 1
 
 
-def test_a_file_whose_row_a_crash_took_gets_another(site: Site) -> None:
+def test_a_file_whose_row_a_crash_took_gets_another(each_site: Site) -> None:
+    site = each_site
     _, second = conflicting(site)
     (entry,) = site.index.quarantined()
     site.index.release_quarantined(entry.id)
@@ -527,7 +544,8 @@ def test_a_file_whose_row_a_crash_took_gets_another(site: Site) -> None:
 # -- one patient ------------------------------------------------------------------------------
 
 
-def test_first_images_of_a_patient_on_many_threads_give_one_patient(site: Site) -> None:
+def test_first_images_of_a_patient_on_many_threads_give_one_patient(each_site: Site) -> None:
+    site = each_site
     images = [builders.ct(PatientID="NEW") for _ in range(16)]
     threads = [threading.Thread(target=put, args=(site, image)) for image in images]
     for thread in threads:
