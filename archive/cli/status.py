@@ -38,6 +38,7 @@ def status(options: argparse.Namespace) -> int:
         "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
         "index": dataclasses.asdict(open_index(config.index.url).statistics()),
         "storage": _storage(config),
+        "quarantine": open_index(config.index.url).count_quarantined(),
         "keeping": _keeping(config),
         "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
         "destinations": destinations(open_index(config.index.url)),
@@ -101,6 +102,8 @@ def _print(said: dict[str, Any]) -> None:
     free = said["storage"]["free"]
     room = "not there yet" if free is None else f"{readable(free)} free"
     print(f"  {readable(counts['size'])} in {said['storage']['path']}, {room}")
+    if said["quarantine"]:
+        print(f"  {said['quarantine']} objects in quarantine: archive quarantine")
     _print_keeping(said["keeping"])
     extra = said["extra_keys"]
     if extra["filling"]:

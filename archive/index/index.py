@@ -232,6 +232,9 @@ class Index:
         """The entries of one SOP Instance UID."""
         return quarantine.of(self.database, sop_instance_uid)
 
+    def count_quarantined(self) -> int:
+        return quarantine.count(self.database)
+
     def quarantine_key(self, path: str) -> int:
         """The id of the entry of a file, 0 for none."""
         return quarantine.key(self.database, path)

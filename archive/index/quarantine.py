@@ -42,6 +42,11 @@ def of(database: Database, sop_instance_uid: str) -> list[Quarantined]:
     return [_entry(row) for row in database.read(lambda session: session.query(query))]
 
 
+def count(database: Database) -> int:
+    rows = database.read(lambda session: session.rows("SELECT COUNT(*) FROM quarantine"))
+    return int(rows[0][0])
+
+
 def key(database: Database, path: str) -> int:
     """The id of the entry of a file, 0 for none."""
     query = QuarantineRow.select(QuarantineRow.id).where(QuarantineRow.path == path)

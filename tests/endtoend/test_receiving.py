@@ -121,6 +121,7 @@ def test_a_conflict_is_answered_with_c000_and_seen_by_the_administrator(
     assert site.store(second) == (0xC000, comment)
     entry = site.aside()[-1]
     assert (entry["reason"], entry["sop_instance_uid"], entry["source"]) == (comment, second.SOPInstanceUID, "SENDER")
+    assert "in quarantine: archive quarantine" in site.archive("status")
     shown = site.archive("quarantine", "show", str(entry["id"]))
     assert comment in shown and str(first.PatientID) in shown
     released = site.archive("quarantine", "release", str(entry["id"]), good=(1,))
