@@ -17,7 +17,7 @@ from tests.faults.power import can_cut
 
 QUICK = {
     ("D01", "no sync of folders"), ("D02", "answer before commit"), ("D02", "row before file"),
-    ("D04", "commit not synced"), ("D06-11", "errors of sync ignored"),
+    ("D04", "commit not synced"), ("D06-11", "no cleaning up"),
     ("D17-18", "length not compared"), ("B01-20", "command not compared"), ("B21c", "any size"),
     ("N37a", "a fault in the wire"), ("B50", "a fault in the gate"),
 }  # fmt: skip

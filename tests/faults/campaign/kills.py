@@ -7,6 +7,7 @@ compared once need not be read again; a new archive is begun before an old one m
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -225,12 +226,23 @@ MAKE_SCHEMA = """
 import sys
 from tests.faults.seams import switch_off
 switch_off([name for name in sys.argv[2].split(",") if name])
-from archive.index import migrations, open_index
-if sys.argv[3] != "all":
-    migrations.migrate.__defaults__ = (migrations.MIGRATIONS[: int(sys.argv[3])],)
+from archive.index import open_index
 open_index(sys.argv[1]).close()
-print(len(migrations.MIGRATIONS))
 """
+# The names of all tables and indexes after each migration, a line each.
+EVERY_SCHEMA = """
+import json, sys
+from archive.index import migrations, open_index
+for count in range(1, len(migrations.MIGRATIONS) + 1):
+    migrations.migrate.__defaults__ = (migrations.MIGRATIONS[:count],)
+    index = open_index(sys.argv[1])
+    print(json.dumps(sorted(name for (name,) in index.read(lambda session: session.rows(sys.argv[2])))))
+    index.close()
+"""
+NAMES = {
+    SQLITE: "select name from sqlite_master where name not like 'sqlite_%'",
+    POSTGRESQL: "select relname from pg_class where relnamespace = 'public'::regnamespace",
+}
 SCHEMA_CALLS = {SQLITE: ("pwrite64", "fdatasync", "unlink", "openat"), POSTGRESQL: ("sendto", "poll", "recvfrom")}
 
 
@@ -248,7 +260,7 @@ def kills_of_migration(run: Run) -> None:
                 return
             folder, url = run.place(), run.new_url()
             kill = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=KILL:when={which}")
-            if _make_schema(run, url, folder, kill)[0] == 0:
+            if _make_schema(run, url, folder, kill):
                 break
             before = _objects(run, url, folder)
             found = [] if before in allowed else [f"killed at {name} {which}: half a schema: {before}"]
@@ -258,35 +270,34 @@ def kills_of_migration(run: Run) -> None:
             run.count(found)
 
 
-def _every_schema(run: Run) -> Iterator[list[str]]:
+def _every_schema(run: Run) -> list[list[str]]:
     """What each migration leaves, the first to the last."""
-    folder, url = run.place(), run.new_url()
-    status, said = _make_schema(run, url, folder, last="1")
-    assert status == 0
-    for number in range(1, int(said) + 1):
-        assert _make_schema(run, url, folder, last=str(number))[0] == 0
-        yield _objects(run, url, folder)
+    url = _whole(run.new_url(), run.place())
+    done = _python(EVERY_SCHEMA, url, NAMES[run.database])
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _make_schema(
-    run: Run, url: str, folder: Path, wrapper: tuple[str, ...] = (), last: str = "all"
-) -> tuple[int, str]:
-    whole_url = url.replace("sqlite:///", f"sqlite:///{folder}/")
-    command = [*wrapper, sys.executable, "-c", MAKE_SCHEMA, whole_url, ",".join(run.seams), last]
-    options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "timeout": 60, "text": True}
-    done = subprocess.run(command, check=False, capture_output=True, **options)  # type: ignore[call-overload]
-    return done.returncode, done.stdout
+def _make_schema(run: Run, url: str, folder: Path, wrapper: tuple[str, ...] = ()) -> bool:
+    """Whether it was made: whoever is killed did not make it."""
+    return _python(MAKE_SCHEMA, _whole(url, folder), ",".join(run.seams), wrapper=wrapper).returncode == 0
+
+
+def _whole(url: str, folder: Path) -> str:
+    return url.replace("sqlite:///", f"sqlite:///{folder}/")
+
+
+def _python(program: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*wrapper, sys.executable, "-c", program, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, check=False, capture_output=True, env=environment, timeout=120, text=True, cwd="/")
 
 
 def _objects(run: Run, url: str, folder: Path) -> list[str]:
     """Names of tables and indexes."""
     if run.database == SQLITE and not (folder / "index.db").exists():
         return []
-    text = {
-        SQLITE: "select name from sqlite_master where name not like 'sqlite_%'",
-        POSTGRESQL: "select relname from pg_class where relnamespace = 'public'::regnamespace",
-    }[run.database]
-    return sorted(name for (name,) in Site(folder, {"index": {"url": url}}).select(text))
+    return sorted(name for (name,) in Site(folder, {"index": {"url": url}}).select(NAMES[run.database]))
 
 
 def stores(archive: Daemon, objects: list[Instance]) -> Iterator[int]:
