@@ -21,6 +21,7 @@ from archive.app.life import follow_studies
 from archive.app.matching import match_studies
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
+from archive.app.reporting import correct_patients, file_reports
 from archive.app.store import Archive
 from archive.config import Config
 from archive.errors import ConfigurationError
@@ -33,7 +34,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
-    follow_performed, unlinkers, match_studies,
+    follow_performed, unlinkers, match_studies, file_reports, correct_patients,
 )  # fmt: skip
 
 

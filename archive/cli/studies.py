@@ -12,7 +12,7 @@ from archive.app.life import lifecycle_of
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.index import Index, StudySummary
-from archive.services.lifecycle import READY, STATES, UNMATCHED, Lifecycle
+from archive.services.lifecycle import COMPLETE, READ, READY, REPORTED, STATES, UNMATCHED, Lifecycle
 
 STUDIES = {
     "study_date": "date",
@@ -25,6 +25,7 @@ STUDIES = {
     "instances": "instances",
     "study_uid": "study",
 }
+SAID = (READY, READ, REPORTED, COMPLETE)  # what a person may say of a study
 HISTORY = {"since": "since", "state": "state", "instances": "instances", "cause": "cause"}
 
 
@@ -32,8 +33,9 @@ def add(commands: Commands) -> None:
     made = command(
         commands, "studies", studies, "list the studies, the newest first; show one; say that nothing more will come"
     )
-    made.add_argument("action", nargs="?", choices=("list", "show", "ready"), default="list", help="what to do (list)")
-    made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID, for show and ready")
+    words = "list them (the default), show one, or say what one is"
+    made.add_argument("action", nargs="?", choices=("list", "show", *SAID), default="list", help=words)
+    made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID, for all but list")
     made.add_argument("--limit", type=int, default=50, help="how many (50)")
     made.add_argument("--state", choices=STATES, help="only studies in this state")
     made.add_argument(
@@ -51,7 +53,7 @@ def studies(options: argparse.Namespace) -> int:
         show(options, STUDIES, (_row(options, each) for each in _listed(index, options)))
         return 0
     lifecycle = lifecycle_of(index, config)
-    return _show(options, index, lifecycle) if options.action == "show" else _ready(options, lifecycle)
+    return _show(options, index, lifecycle) if options.action == "show" else _say(options, lifecycle)
 
 
 def _listed(index: Index, options: argparse.Namespace) -> list[StudySummary]:
@@ -83,11 +85,11 @@ def _show(options: argparse.Namespace, index: Index, lifecycle: Lifecycle) -> in
     return 0
 
 
-def _ready(options: argparse.Namespace, lifecycle: Lifecycle) -> int:
-    """Tech complete: nobody waits for a quiet time."""
-    changed = lifecycle.set_state(options.study, READY, f"said by {_who()}")
+def _say(options: argparse.Namespace, lifecycle: Lifecycle) -> int:
+    """Put a study into a state; ready is tech complete: nobody waits for a quiet time."""
+    changed = lifecycle.set_state(options.study, options.action, f"said by {_who()}")
     said = {"study_uid": options.study, "state": lifecycle.state(options.study), "changed": changed}
-    show_json(said) if options.json else print("ready" if changed else "was ready already")
+    show_json(said) if options.json else print(options.action if changed else f"was {options.action} already")
     return 0
 
 

@@ -49,6 +49,7 @@ OFF_OR_TIME = Scalar(
 )
 
 
+AFTER_REPORT = {"reported": "somebody says when it is complete", "complete": "nothing more is to be done"}
 MATCHING = {"auto": "where hl7 is on", "on": "always", "off": "never"}
 
 
@@ -73,6 +74,7 @@ class Studies:
         "off",
         "or this long after an association that stored to it was released, if nothing has come since",
     )
+    after_report: str = option(one_of(AFTER_REPORT), "reported", "the state of a study when its final report is here")
     match_orders: str = option(
         one_of(MATCHING), "auto", "a study that is ready and fits no order is unmatched; auto = where hl7 is on"
     )

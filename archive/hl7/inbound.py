@@ -86,7 +86,7 @@ class Inbound:
             raise Unfit(Reply(acknowledge.REQUIRED_MISSING, "message control ID is missing", "MSH-10"))
         request = read_request(message, self._fields)
         kept = self._kept(message.data, address, message, Reply(), request)
-        applied = self._orders.take(kept, request.orders, request.patients)
+        applied = self._orders.take(kept, request.orders, request.patients, request.tasks)
         if applied is Applied.DIFFERENT:
             log.error("%s sent other content under the control ID of an earlier message", kept.sender)
         reply = _ANSWERS[applied]

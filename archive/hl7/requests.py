@@ -8,7 +8,7 @@ whenever and however often it is asked.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,11 @@ from archive.hl7 import acknowledge
 from archive.hl7.acknowledge import Reply
 from archive.hl7.mapping import ORDER_DEFAULTS, STEP_DEFAULTS, FieldMap, attributes
 from archive.hl7.message import Message, Segment
+from archive.hl7.results import NotReadable, read_report
+from archive.index import NewTask
 from archive.index.orders import NewStep, OrderChange, OrderKeys, PatientChange, StepState
+
+REPORT_TASK, PATIENT_TASK = "report", "patient"
 
 
 class Unfit(Exception):  # noqa: N818 - an answer, not an error of the archive
@@ -34,6 +38,7 @@ class Request:
 
     orders: tuple[OrderChange, ...] = ()
     patients: tuple[PatientChange, ...] = ()
+    tasks: tuple[NewTask, ...] = ()  # what is done about it afterwards
     attributes: Mapping[str, Any] = field(default_factory=dict)  # of the patient and the first order
 
 
@@ -62,6 +67,8 @@ def read_request(message: Message, fields: FieldMap) -> Request:
         raise Unfit(Reply(acknowledge.SEQUENCE_ERROR, "PID is missing", "PID"))
     try:
         return events[event](message, fields)
+    except NotReadable as error:
+        raise Unfit(Reply(acknowledge.DATA_TYPE, error.comment, "OBX-5")) from error
     except NotUnderstood as error:
         raise Unfit(Reply(acknowledge.DATA_TYPE, error.comment)) from error
 
@@ -182,7 +189,8 @@ def _schedule(message: Message, fields: FieldMap) -> Request:
 
 def _update(message: Message, fields: FieldMap) -> Request:
     found = _patient(message, fields, message.segments)
-    return Request(patients=(_change(found),), attributes=found)
+    change = _change(found)
+    return Request(patients=(change,), tasks=_for_studies(message, (change,)), attributes=found)
 
 
 def _merge(message: Message, fields: FieldMap) -> Request:
@@ -196,7 +204,9 @@ def _merge(message: Message, fields: FieldMap) -> Request:
             changes.append(_merged(message, fields, [*current, segment]))
     if not changes:
         raise Unfit(Reply(acknowledge.SEQUENCE_ERROR, "MRG is missing", "MRG"))
-    return Request(patients=tuple(changes), attributes=changes[0].attributes)
+    return Request(
+        patients=tuple(changes), tasks=_for_studies(message, changes), attributes=changes[0].attributes
+    )
 
 
 def _merged(message: Message, fields: FieldMap, within: list[Segment]) -> PatientChange:
@@ -210,8 +220,51 @@ def _merged(message: Message, fields: FieldMap, within: list[Segment]) -> Patien
     return change
 
 
+def _for_studies(message: Message, changes: Sequence[PatientChange]) -> tuple[NewTask, ...]:
+    """The same for what is stored, one after the other behind the message."""
+    said = {"kind": message.kind, "control_id": message.control_id}
+    return tuple(
+        NewTask(
+            PATIENT_TASK,
+            {
+                **said, "name": f"{message.sender}:{message.control_id}:{number}", "patient_id": change.patient_id,
+                "issuer": change.issuer, "prior_id": change.prior_id, "prior_issuer": change.prior_issuer,
+                "attributes": dict(change.attributes),
+            },
+            lane=PATIENT_TASK,
+        )
+        for number, change in enumerate(changes)
+    )  # fmt: skip
+
+
 def _change(found: dict[str, Any], prior: str = "", prior_issuer: str = "") -> PatientChange:
     return PatientChange(found["PatientID"], str(found.get("IssuerOfPatientID", "")), found, prior, prior_issuer)
+
+
+# -- reports (ORU) ----------------------------------------------------------------------------------
+
+
+def _reports(message: Message, fields: FieldMap) -> Request:
+    patient = _patient(message, fields, message.segments)
+    common, groups = _groups(message.segments)
+    if not groups:
+        raise Unfit(Reply(acknowledge.SEQUENCE_ERROR, "OBR is missing", "OBR"))
+    tasks = []
+    for number, group in enumerate(groups):
+        found = read_report(message, common + group, number)
+        about = {**_about(message, fields, common + group), "patient_id": patient["PatientID"]}
+        tasks.append(NewTask(REPORT_TASK, {"about": about, "report": found}, lane=REPORT_TASK))
+    above = {**patient, **attributes(message, fields.order, message.segments)}
+    return Request(tasks=tuple(tasks), attributes=above)
+
+
+def _about(message: Message, fields: FieldMap, within: list[Segment]) -> dict[str, str]:
+    above = attributes(message, fields.order, within)
+    keys = _keys(message, within, above)
+    return {
+        "study_uid": keys.study_uid, "placer": keys.placer, "filler": keys.filler,
+        "accession_number": keys.accession_number,
+    }  # fmt: skip
 
 
 Reader = Callable[[Message, FieldMap], Request]
@@ -221,6 +274,7 @@ TRIGGERS: Mapping[str, Mapping[str, Reader]] = {
     "ORM": {"O01": _orders},
     "OMI": {"O23": _orders},
     "OMG": {"O19": _orders},
+    "ORU": {"R01": _reports},
     "SIU": dict.fromkeys(("S12", "S13", "S14", "S15"), _schedule),
     "ADT": {
         **dict.fromkeys(("A01", "A02", "A03", "A04", "A05", "A08", "A28", "A31"), _update),

@@ -72,6 +72,23 @@ class Matches:
         row = self._database.read(lambda session: session.row(f"{_SELECT} WHERE study_instance_uid = ?", (study_uid,)))
         return _match(row) if row else None
 
+    def studies(self, order_uid: str) -> list[str]:
+        """The studies that are of an order."""
+        sql = "SELECT study_instance_uid FROM order_match WHERE order_uid = ? ORDER BY since"
+        return [str(row[0]) for row in self._database.read(lambda session: session.rows(sql, (order_uid,)))]
+
+    def with_accession(self, accession_number: str, patient_id: str) -> list[str]:
+        """Two studies at most with this accession number, of this patient if one is given."""
+        if not accession_number:
+            return []
+        sql = (
+            "SELECT s.study_instance_uid FROM study s JOIN patient p ON p.id = s.patient WHERE s.accession_number = ?"
+            + (" AND p.patient_id = ?" if patient_id else "")
+            + " LIMIT 2"
+        )
+        values = (accession_number, patient_id) if patient_id else (accession_number,)
+        return [str(row[0]) for row in self._database.read(lambda session: session.rows(sql, values))]
+
     def candidates(
         self, *, study_uid: str, accession_number: str, patient_id: str, dates: tuple[str, str], limit: int = 200
     ) -> list[OrderSummary]:

@@ -255,12 +255,12 @@ class Orders:
 
     def latest(
         self, *, limit: int = 100, before: int | None = None, patient_id: str = "", accession_number: str = "",
-        study_uid: str = "", state: str = "",
+        study_uid: str = "", state: str = "", placer: str = "", filler: str = "",
     ) -> list[OrderSummary]:  # fmt: skip
         """Orders, newest first, a page at a time; what is given must be equal."""
         wanted = {
             "patient_id": patient_id, "accession_number": accession_number, "study_instance_uid": study_uid,
-            "state": state,
+            "state": state, "placer": placer, "filler": filler,
         }  # fmt: skip
         tests: list[Sql] = [(f"{name} = ?", [value]) for name, value in wanted.items() if value]
         tests += [("id < ?", [before])] if before is not None else []

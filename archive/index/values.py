@@ -44,7 +44,7 @@ class NewInstance:
     ``policy`` says what happens to other content under a known UID: ``keep``, ``replace`` or ``same_source``;
     ``accept`` files an object under the study or series that the index has, whatever the object says;
     ``received_sha256`` and ``received_syntax`` are of the data set that came, where the stored one is another;
-    an object that is ``known`` was here before the index was, so that it is no arrival for its study.
+    an object that is ``known`` was here before the index was, or is the archive's own, so that it is no arrival.
     """
 
     header: Header

@@ -116,7 +116,8 @@ class Matching:
         patient = {keyword: str(values[keyword]) for keyword in _PATIENT if values.get(keyword)}
         done: list[Operation | None] = []
         if (facts.get("PatientID"), facts.get("IssuerOfPatientID", "")) != person or _other_name(facts, patient):
-            done.append(self._corrections.move_studies([study_uid], person, by(actor, reason, f"{turn}:p"), values=patient))
+            who = by(actor, reason, f"{turn}:p")
+            done.append(self._corrections.move_studies([study_uid], person, who, values=patient))
         described = dict(values) | {"StudyDescription": values.get("RequestedProcedureDescription", "")}
         wanted = {keyword: str(described[keyword]) for keyword in _STUDY if described.get(keyword)}
         if wanted:

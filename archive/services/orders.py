@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archive.index import Index
+from archive.index import Index, NewTask
 from archive.index.orders import Applied, NewMessage, OrderChange, PatientChange
 from archive.services.causes import ORDER, Causes, Event
 
@@ -22,11 +22,15 @@ class Orders:
         self._causes = causes or Causes()
 
     def take(
-        self, message: NewMessage, orders: Sequence[OrderChange] = (), patients: Sequence[PatientChange] = ()
+        self,
+        message: NewMessage,
+        orders: Sequence[OrderChange] = (),
+        patients: Sequence[PatientChange] = (),
+        tasks: Sequence[NewTask] = (),
     ) -> Applied:
         """Carry a message out; durable when it returns. Raises IndexUnavailable."""
-        tasks = [task for change in orders if change.saves for task in self._caused(change, message.received)]
-        return self._index.orders.apply(message, orders, patients, tasks)
+        caused = [task for change in orders if change.saves for task in self._caused(change, message.received)]
+        return self._index.orders.apply(message, orders, patients, [*tasks, *caused])
 
     def refuse(self, message: NewMessage) -> None:
         """Keep a message that was not carried out. Raises IndexUnavailable."""

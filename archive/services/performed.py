@@ -22,7 +22,7 @@ STATION = "PerformedStationAETitle"
 # PS3.4 table F.7.2-1, type 1 in N-CREATE. What else it requires, modalities in use leave out.
 _REQUIRED = (SCHEDULED, STATION, "PerformedProcedureStepStartDate", STATUS, "Modality")
 
-READY_TASK = "mpps-completed"
+READY_TASK, LANE = "mpps-completed", "studies"
 
 
 class PerformedWork:
@@ -104,7 +104,7 @@ def _completed(said: Mapping[str, Any], references: Sequence[Reference]) -> list
         if image.get("ReferencedSOPInstanceUID")
     ]
     studies = sorted({each.study_uid for each in references if each.study_uid})
-    return [NewTask(READY_TASK, {"study": study, "instances": made}, lane=study) for study in studies] if made else []
+    return [NewTask(READY_TASK, {"study": study, "instances": made}, lane=LANE) for study in studies] if made else []
 
 
 def _facts(said: Mapping[str, Any], source: str) -> Facts:

@@ -48,6 +48,7 @@ class Origin:
     default_issuer: str = ""
     local_address: str = ""
     as_is: bool = False  # it was here before: rules are not applied to it again
+    own: bool = False  # the archive itself has made it: it is no arrival for its study
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,7 @@ class Reception:
             policy=store.rules.on_duplicate if not (self._decision and self._decision.accept) else "version",
             accept=store.rules.on_conflict == "accept",
             received_sha256=self._received_sha256,
+            known=self._origin.own,
         )
         if store.rules.on_missing_patient_id != "create" and not header.values.get(PATIENT_ID):
             self._refuse_nobody(new)

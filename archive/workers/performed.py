@@ -67,7 +67,7 @@ class Completing:
     def __call__(self, lane: str, tasks: Sequence[Task], owner: str) -> None:
         for task in tasks:
             if all(self._index.known(uid) is not None for uid in task.payload["instances"]):
-                self._make_ready(lane)
+                self._make_ready(str(task.payload["study"]))
                 self._index.finish(task.id, owner, self._clock(), keep=False)
             elif task.attempts <= len(LOOKS):
                 pause = LOOKS[task.attempts - 1]

@@ -9,11 +9,12 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from archive.index import State
 from tests.endtoend.dcmtk import Client, query
 from tests.endtoend.test_orders import TODAY, Site, today
 from tests.faults.daemon import wait_until
 from tests.faults.raw import CT
-from tests.hl7.made import order
+from tests.hl7.made import message, order
 
 ALL = ["echo", "store", "find", "get", "move", "worklist"]
 
@@ -105,3 +106,18 @@ def test_an_order_that_comes_late_finds_its_study(site: Site, tmp_path: Path) ->
     wait_until(lambda: state(site, "1.2.77") == "ready", 20)
     assert order_state(site) == "COMPLETED"
     assert site.send(order("again", obr={18: "ACC1"}, zds=False)) == "AA"
+
+
+def test_messages_about_a_patient_reach_what_is_stored(site: Site, tmp_path: Path) -> None:
+    acquire(site, tmp_path, "1.2.91", PatientName="Doe^Jane", PatientID="P0", IssuerOfPatientID="HOSP")
+    new = {3: "P1^^^HOSP", 5: "Roe^Jane", 7: "19700101", 8: "F"}
+    merge = message("ADT^A40", ("PID", new), ("MRG", {1: "P0^^^HOSP"}), control="m")
+    for _ in range(2):
+        assert site.send(merge) == "AA"
+    wait_until(lambda: "Roe^Jane" in found(site, StudyInstanceUID="1.2.91"), 20)
+    assert "P1" in found(site, StudyInstanceUID="1.2.91")
+    assert site.send(message("ADT^A08", ("PID", {**new, 5: "Poe^Jane"}), control="u")) == "AA"
+    wait_until(lambda: "Poe^Jane" in found(site, StudyInstanceUID="1.2.91"), 20)
+    acquire(site, tmp_path, "1.2.92", PatientName="Doe^Jane", PatientID="P0", IssuerOfPatientID="HOSP")
+    assert "Poe^Jane" in found(site, StudyInstanceUID="1.2.92", PatientID="P1")
+    assert not site.index.tasks(kind="patient", state=State.FAILED)

@@ -175,7 +175,7 @@ def test_the_administrator_sees_orders_messages_and_what_a_message_would_do(site
     assert whole["steps"][0]["attributes"]["Modality"] == "CT"
     assert [each["code"] for each in site.archive("orders", "messages")] == ["AR", "AA"]
     (refused,) = site.archive("orders", "messages", "--answer", "AR")
-    assert refused["control_id"] == "bad" and "MSH-9.1" in refused["reason"]
+    assert refused["control_id"] == "bad" and "MSH-9.2" in refused["reason"]
     assert site.archive("worklist", "list", "--days", "0")[0]["description"] == "CT head"
     file = tmp_path / "message.hl7"
     file.write_bytes(today(2))

@@ -136,7 +136,8 @@ def test_a_patient_is_merged(event: str) -> None:
 @pytest.mark.parametrize(
     ("data", "condition", "where"),
     [
-        (message("ORU^R99", ("PID", PATIENT)), acknowledge.UNSUPPORTED_TYPE, "MSH-9.1"),
+        (message("MDM^T02", ("PID", PATIENT)), acknowledge.UNSUPPORTED_TYPE, "MSH-9.1"),
+        (message("ORU^R99", ("PID", PATIENT)), acknowledge.UNSUPPORTED_EVENT, "MSH-9.2"),
         (message("", ("PID", PATIENT)), acknowledge.UNSUPPORTED_TYPE, "MSH-9.1"),
         (message("ADT^A99", ("PID", PATIENT)), acknowledge.UNSUPPORTED_EVENT, "MSH-9.2"),
         (message("ADT^A08"), acknowledge.SEQUENCE_ERROR, "PID"),
