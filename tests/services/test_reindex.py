@@ -292,8 +292,8 @@ def test_killed_at_any_moment_it_goes_on_and_leaves_no_process(tmp_path: Path) -
             time.sleep(0.02)
     done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120)
     with opened(tmp_path, url) as archive:
-        if archive.index.statistics().instances == 40 and done.returncode:
-            assert b"not empty" in done.stderr  # it had ended before it was killed
+        # It may have ended before it was killed.
+        assert done.returncode == 0 or b"not empty" in done.stderr, done.stderr.decode()
         assert answers(archive.index) == before and checked(archive, digest=True) == []
 
 
