@@ -92,6 +92,8 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
     ),  # fmt: skip
     errors.Final: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE, mpps=DUPLICATE_INSTANCE),
+    errors.NotThere: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
+    errors.NotPossible: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.OutOfResources: _Row(
         OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION,
         mpps=RESOURCE_LIMITATION,
