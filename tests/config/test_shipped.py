@@ -11,10 +11,10 @@ import yaml
 
 from archive.config import Config, Listener, Peer, load
 from archive.config.document import Node, parse
-from archive.config.hl7 import Hl7, PeerWorklist
+from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
 from archive.config.kinds import Later, Reading
-from archive.config.receiving import Coerce
 from archive.config.mpps import StepRule
+from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
 from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, key_of, options
@@ -25,7 +25,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, StepRule)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, StepRule, Hl7Receiver)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +101,11 @@ def test_the_remarks_show_every_option_of_hl7() -> None:
     for name, metadata in options(Hl7):
         if isinstance(metadata["default"], str):
             assert str(shown[name]).replace("False", "off") == metadata["default"], name
+
+
+def test_the_remarks_show_every_option_of_a_receiver_of_messages() -> None:
+    (shown,) = remarks("# hl7:\n", "# ")["hl7"]["forward"]
+    assert set(shown) == {name for name, _ in options(Hl7Receiver)}
 
 
 def test_the_remarks_show_every_option_of_a_peers_worklist() -> None:
