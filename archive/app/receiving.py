@@ -1,4 +1,7 @@
-"""What a configuration says about changing objects, as the services take it."""
+"""What a configuration says about changing objects, as the services take it.
+
+Rules that hold here: where nothing can change there is nothing to ask, so that a site without rules pays for none.
+"""
 
 from __future__ import annotations
 
