@@ -63,7 +63,7 @@ _COUNT_STUDY = (
 _COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
 _SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"
 _INSERT_MODALITY = "INSERT INTO study_modality (modality, study_date, study) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-_INSERT_TASK = (
+INSERT_TASK = (
     "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason, study_uid, priority)"
     " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '', ?, ?)"
 )
@@ -102,7 +102,7 @@ def insert_task(session: Session, task: NewTask, now: float) -> None:
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return
     session.wake(task.kind)
-    session.later(_INSERT_TASK, (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority))
+    session.later(INSERT_TASK, (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority))
 
 
 @dataclass(slots=True)

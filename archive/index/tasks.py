@@ -14,7 +14,7 @@ from typing import Any
 import peewee
 
 from archive.index.database import Database, Row, Session
-from archive.index.instances import WAITS
+from archive.index.instances import INSERT_TASK, WAITS
 from archive.index.models import TaskRow
 from archive.index.values import NewTask, State, Task
 
@@ -45,11 +45,9 @@ def _insert(session: Session, task: NewTask, now: float) -> int | None:
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return None
     session.wake(task.kind)
-    query = TaskRow.insert(
-        kind=task.kind, lane=task.lane, payload=json.dumps(dict(task.payload)), state=State.WAITING.value, ready=due,
-        due=due, attempts=0, owner="", created=now, reason="", study_uid=task.study_uid, priority=task.priority,
-    ).returning(TaskRow.id)  # fmt: skip
-    return int(session.query(query)[0][0])
+    payload = json.dumps(dict(task.payload))
+    values = (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority)
+    return int(session.rows(f"{INSERT_TASK} RETURNING id", values)[0][0])
 
 
 def lease(

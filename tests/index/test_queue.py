@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+
 import pytest
 
 from archive.index import Index, NewTask, Settled, State, Which
@@ -106,6 +108,7 @@ def test_a_lane_is_held_up_and_its_workers_hear_of_it(index: Index) -> None:
     assert index.queue.lane("WS1").paused is None
     wakes: Wakes = index.listen()
     index.queue.hold("WS1", ["deliver"], paused=5.0, paused_why="move of the rack")
+    assert select.select([wakes.fileno()], [], [], 10)[0]
     assert wakes.take() == {"deliver"}
     index.queue.hold("WS1", down_since=6.0, down_until=7.0, down_tries=2, down_why="refused")
     lane = index.queue.lane("WS1")
