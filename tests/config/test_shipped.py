@@ -12,6 +12,7 @@ import yaml
 from archive.config import Config, Listener, Peer, load
 from archive.config.document import Node, parse
 from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
+from archive.config.keeping import CompressRule
 from archive.config.kinds import Later, Reading
 from archive.config.mpps import StepRule
 from archive.config.receiving import Coerce
@@ -25,7 +26,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, StepRule, Hl7Receiver)
+IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, Hl7Receiver)
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
