@@ -175,7 +175,7 @@ class Daemon(Site):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(30)
-        wait_until(lambda: not any(_count(pid, "fd") for pid in pids), 30, "what was killed still holds descriptors")
+        wait_until(lambda: all(has_ended(pid) for pid in pids), 30, "what was killed has not ended", pause=0.005)
 
     def __enter__(self) -> Daemon:
         return self.start()
@@ -299,6 +299,14 @@ def _children(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(child) for text in texts for child in text.split()]
+
+
+def has_ended(pid: int) -> bool:
+    """Gone, or dead and not buried yet: all that it held is closed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _count(pid: int, what: str) -> int:

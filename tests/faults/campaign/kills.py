@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.faults import raw
 from tests.faults.campaign.run import PATIENCE_WITH_DISK, POSTGRESQL, SQLITE, Run, fault, percentile
-from tests.faults.daemon import ROOT, Daemon, merged, wait_until
+from tests.faults.daemon import ROOT, Daemon, has_ended, merged, wait_until
 from tests.faults.objects import Instance, instance
 from tests.faults.raw import CT, Connection, Ended
 from tests.faults.site import Site
@@ -206,18 +206,11 @@ def _kill_at(run: Run, killed: Killed, size: int, name: str, which: int) -> bool
         stack.enter_context(strace(killed.archive, trace, "-e", f"trace={name}", "-e", kill))
         if sending.store(CT, one.uid, one.data) == 0:
             killed.owed.append(one)
-    if _lives(pid):
+    if not has_ended(pid):
         return False
     killed.archive.kill()
     killed.start()
     return True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 # -- the schema ----------------------------------------------------------------------------------------------------
