@@ -30,6 +30,7 @@ from tests.faults.site import Row, Site
 PATIENCE = 6.0  # seconds for threads to end and sockets to close
 MORE_MEMORY = 24 * 2**20  # what caches may take beside the ten per cent
 KEPT_THREADS = 16  # that wait for the next caller: four for each of two listeners in two processes
+KEPT_DESCRIPTORS = 12  # of connections to the index that wait for the next reader, three each
 PROMPT = 0.1  # seconds, one C-ECHO with its association
 SIGNS = ("Traceback", "a fault of ours", "by a fault of the archive", "Fatal Python error", "Exception ignored")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -162,7 +163,7 @@ def _above(now: Usage, base: Usage) -> list[str]:
         found.append(f"{now.processes} processes, {base.processes} before")
     if now.threads > base.threads * 1.1 + KEPT_THREADS:
         found.append(f"{now.threads} threads, {base.threads} before")
-    if now.descriptors > base.descriptors * 1.1:
+    if now.descriptors > base.descriptors * 1.1 + KEPT_DESCRIPTORS:
         found.append(f"{now.descriptors} descriptors, {base.descriptors} before")
     if now.resident > base.resident * 1.1 + MORE_MEMORY:
         found.append(f"{now.resident >> 20} MB resident, {base.resident >> 20} MB before")
