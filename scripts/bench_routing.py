@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compare automatic routing: images sent to the archive, or to Orthanc, until a storescp has got all of them.
 
-Orthanc routes by its Lua script OnStoredInstance with SendToModality, the archive by a route. One storescu sends; the
-two systems take turns, round by round, on empty folders. Figures are images a second from the first image sent to the
-last one received.
+Orthanc routes by its Lua script OnStoredInstance with SendToModality, the archive by a route. Several storescu send a
+study each at the same time; the two systems take turns, round by round, on empty folders. Figures are images a second
+from the first image sent to the last one stored, and to the last one received.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,14 @@ def with_routes(system: System) -> System:
     return replace(system, prepare=prepare)
 
 
-def run(system: System, folder: Path, images: Path, count: int, environment: dict[str, str]) -> tuple[float, float]:
+def send(system: System, port: int, images: Path, environment: dict[str, str]) -> None:
+    command = ["storescu", "-R", "-xe", "-aec", system.ae, "127.0.0.1", str(port), "+sd", str(images)]
+    subprocess.run(command, env=environment, check=True, timeout=PATIENCE, capture_output=True)
+
+
+def run(
+    system: System, folder: Path, images: list[Path], count: int, environment: dict[str, str]
+) -> tuple[float, float]:
     """Images a second until all were stored, and until all were received."""
     folder.mkdir()
     receiver = Receiver(folder / "received", environment)
@@ -84,8 +92,8 @@ def run(system: System, folder: Path, images: Path, count: int, environment: dic
     server = Running(with_routes(system), place, environment)
     try:
         begun = time.perf_counter()
-        command = ["storescu", "-R", "-xe", "-aec", system.ae, "127.0.0.1", str(place.port), "+sd", str(images)]
-        subprocess.run(command, env=environment, check=True, timeout=PATIENCE, capture_output=True)
+        with ThreadPoolExecutor(len(images)) as senders:
+            list(senders.map(lambda one: send(system, place.port, one, environment), images))
         stored = time.perf_counter() - begun
         receiver.wait_for(count)
         routed = time.perf_counter() - begun
@@ -98,6 +106,7 @@ def run(system: System, folder: Path, images: Path, count: int, environment: dic
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
+    parser.add_argument("--senders", type=int, default=4, help="associations that send at the same time (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often (default 3)")
     parser.add_argument("--kind", choices=("CT", "MR"), default="MR", help="512x512 or 128x128 of 16 bit (MR)")
     parser.add_argument("--shipped", action="store_true", help="with Nagle's algorithm, as Debian ships DCMTK")
@@ -107,10 +116,12 @@ def main() -> int:
     figures: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}
     with tempfile.TemporaryDirectory(prefix="bench-routing-", dir=os.environ.get("TMPDIR", ROOT / "var")) as name:
         folder = Path(name)
-        made = data.build(folder / "images", getattr(data, options.kind), options.images)
+        share, kind = options.images // options.senders, getattr(data, options.kind)
+        images = [data.build(folder / f"images{n}", kind, share).folder for n in range(options.senders)]
         for number in range(options.rounds):
             for system in systems if number % 2 == 0 else systems[::-1]:
-                found = run(system, folder / f"{system.name}-{number}", made.folder, len(made.files), environment)
+                count = share * options.senders
+                found = run(system, folder / f"{system.name}-{number}", images, count, environment)
                 figures[system.name].append(found)
                 print(f"{system.title}: stored {found[0]:.0f}/s, routed {found[1]:.0f}/s", file=sys.stderr)
     medians = {name: list(map(statistics.median, zip(*rows, strict=True))) for name, rows in figures.items()}
