@@ -289,20 +289,20 @@ class Reception:
 
     def _commit(self, header: Header) -> Outcome:
         store, prefix = self._store, self._file_meta()
-        path = store.volume.new_path()
+        path, digest = store.volume.new_path(), self._sha.digest()
         received = store.clock()
         new = NewInstance(
             header=header,
             location=Location(store.volume.name, path, len(prefix), self._size),
             transfer_syntax=self._transfer_syntax,
-            sha256=self._sha.digest(),
+            sha256=digest,
             source=self._origin.calling,
             address=self._origin.address,
             received=received,
             tasks=self._tasks(header, received),
             policy=store.rules.on_duplicate if not (self._decision and self._decision.accept) else "version",
             accept=store.rules.on_conflict == "accept",
-            received_sha256=self._received_sha256,
+            received_sha256=self._received_sha256 if self._received_sha256 != digest else b"",
             known=self._origin.own,
         )
         if store.rules.on_missing_patient_id != "create" and not header.values.get(PATIENT_ID):

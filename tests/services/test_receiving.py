@@ -601,3 +601,17 @@ def test_a_file_says_what_came_before_it_was_changed(site: Site) -> None:
     meta = read_file_meta((site.volume.root / known.location.path).read_bytes())
     said = read_said(meta.private)
     assert said is not None and said.sha256 == hashlib.sha256(builders.bytes_of(data)).digest()
+
+
+def test_a_release_without_changes_stores_the_bytes_that_came(site: Site) -> None:
+    first, second = conflicting(site)
+    known = site.index.known(str(first.SOPInstanceUID))
+    assert known is not None
+    site.index.remove([known.id])  # what it contradicted has gone
+    (entry,) = site.index.quarantined()
+    assert Releasing(site.store, site.index).release(entry) is Outcome.STORED
+    assert site.holds(second)
+    now = site.index.known(str(second.SOPInstanceUID))
+    assert now is not None
+    received = site.index.upkeep.received(now)
+    assert received is not None and received.sha256 == now.sha256
