@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import raw
+from tests.faults.campaign.__main__ import main
 from tests.faults.checker import violations
 from tests.faults.daemon import Daemon, Usage, free_port, wait_until
 from tests.faults.objects import MARKER, Instance, instance, study
@@ -104,3 +105,16 @@ def test_the_oracle_sees_what_is_held(own_archive: Callable[..., Daemon]) -> Non
     found = "\n".join(violations(archive, [instance()], base=nothing))
     for words in ("threads", "descriptors", "has 0 rows", "C-FIND", "C-GET"):
         assert words in found
+
+
+def test_the_oracle_is_a_command_for_any_archive(kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "acknowledged"
+    listed.write_text("".join(f"{one.uid} {one.sha256.hex()}\n" for one in kept.images))
+    command = [str(kept.daemon.config_file), "--acknowledged", str(listed), "--log", str(kept.daemon.log_file)]
+    assert main(["--check", *command, "--marker", MARKER]) == 0
+    assert "3 instances, 3 acknowledged" in capsys.readouterr().out
+    kept.say(f"{MARKER}^Patient")
+    kept.file.unlink()
+    assert main(["--check", *command, "--marker", MARKER]) == 1
+    said = capsys.readouterr().out
+    assert "row without file" in said and "patient data" in said
