@@ -107,7 +107,9 @@ def test_the_oracle_sees_what_is_held(own_archive: Callable[..., Daemon]) -> Non
         assert words in found
 
 
-def test_the_oracle_is_a_command_for_any_archive(kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_oracle_is_a_command_for_any_archive(
+    kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     listed = tmp_path / "acknowledged"
     listed.write_text("".join(f"{one.uid} {one.sha256.hex()}\n" for one in kept.images))
     command = [str(kept.daemon.config_file), "--acknowledged", str(listed), "--log", str(kept.daemon.log_file)]
