@@ -19,6 +19,7 @@ from archive.app.extra_keys import extra_keys
 from archive.app.keeping import compressors, scrubbers
 from archive.app.life import follow_studies
 from archive.app.matching import match_studies
+from archive.app.messages import pass_messages_on
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
 from archive.app.reporting import correct_patients, file_reports
@@ -34,7 +35,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
-    follow_performed, unlinkers, match_studies, file_reports, correct_patients,
+    follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on,
 )  # fmt: skip
 
 

@@ -42,6 +42,6 @@ def follow_performed(archive: Archive, config: Config) -> Iterable[Worker]:
     tell = StepForwarder(Destinations.of(config, Access.of(config)))
     forwarding, completing = Forwarding(index, tell, time.time), Completing(index, make_ready, time.time)
     return [
-        LaneWorker("mpps", FORWARD, index, forwarding, clock=time.time, batch=TOGETHER),
+        LaneWorker("mpps", FORWARD, index, forwarding, clock=time.time, batch=TOGETHER, ordered=True),
         LaneWorker("mpps completed", READY_TASK, index, completing, clock=time.time, at_once=2),
     ]

@@ -30,4 +30,4 @@ def file_reports(archive: Archive, config: Config) -> Iterable[Worker]:
 
 def correct_patients(archive: Archive, config: Config) -> Iterable[Worker]:
     correcting = Correcting(archive.index, archive.corrections, time.time)
-    return [LaneWorker("patients", PATIENTS, archive.index, correcting, clock=time.time, batch=20)]
+    return [LaneWorker("patients", PATIENTS, archive.index, correcting, clock=time.time, batch=20, ordered=True)]

@@ -15,9 +15,10 @@ from typing import Any
 
 from archive.dicom.worklist import BY_KEYWORD
 
+from . import values
 from .document import Node
 from .kinds import OFF_WORDS, ListOf, Reading, Scalar, Unfit
-from .schema import option
+from .schema import Section, option
 from .values import AE_TITLE, LISTENING_HOST, PATH, PORT, SWITCH, Network, duration, number, one_of
 
 CLIENT_CERTIFICATES = {
@@ -51,6 +52,12 @@ def _sender(text: str) -> str:
     return text.strip()
 
 
+def _state(text: str) -> str:
+    if not re.fullmatch(r"[a-z]{1,16}", text.strip()):
+        raise Unfit("no state of a study")
+    return text.strip()
+
+
 def _modality(text: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_ ]{1,16}", text.strip()):
         raise Unfit("no modality")
@@ -65,6 +72,7 @@ SENDER = Scalar("a sending application, or application|facility", _sender)
 
 MODALITY = Scalar("a modality such as CT", _modality)
 LOCATION = Scalar("a location, as the step says it", lambda text: text.strip())
+STATE = Scalar("a state of a study such as ready", _state)
 CHARSET = Scalar("a character set of HL7 table 0211 such as 8859/1", lambda text: text.strip())
 
 
@@ -92,6 +100,26 @@ class FieldTable:
         return {keyword: list(fields) for keyword, fields in value.items()}
 
 
+KINDS = {
+    "orders": "orders and appointments as they came",
+    "patients": "patient messages as they came",
+    "reports": "results as they came",
+    "studies": "that a study has changed its state: received, ready, read, reported, complete, …",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hl7Receiver:
+    name: str = option(SENDER, None, "what the queue calls it", required=True)
+    host: str = option(values.HOST, None, "where it listens", required=True)
+    port: int = option(PORT, None, "its port for MLLP", required=True)
+    tls: bool = option(SWITCH, "off", "MLLP over TLS, with ca, cert and key of this section")
+    send: tuple[str, ...] = option(ListOf(one_of(KINDS), 1), list(KINDS), "what it gets")
+    states: tuple[str, ...] = option(
+        ListOf(STATE), ["ready", "reported", "complete"], "of studies: which states it is told of"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hl7:
     host: str = option(LISTENING_HOST, "0.0.0.0", "the address to listen on; 0.0.0.0 is all", restart=True)
@@ -113,6 +141,9 @@ class Hl7:
     )
     per_ip: int = option(number(1, 10_000), "20", "connections at a time from one address")
     idle: float = option(duration(1.0, 30 * 86400.0), "10m", "a connection on which nothing comes is closed after this")
+    forward: tuple[Hl7Receiver, ...] = option(
+        ListOf(Section(Hl7Receiver)), [], "who is sent messages, acknowledged one by one and in order"
+    )
     keep: float = option(duration(3600.0, 100 * 365 * 86400.0), "90d", "how long messages are kept")
 
     def admits(self, address: str) -> bool:

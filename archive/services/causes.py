@@ -20,7 +20,8 @@ STUDY = "study"  # a study enters a state: the fact StudyState says which
 ORDER = "order"  # an order is saved, new or changed: facts are those of its patient, procedure and last step
 DAMAGE = "damage"  # a stored file was found damaged or missing: the detail "reason" says how
 PERFORMED = "performed"  # a performed procedure step begins, goes on or ends: the details say what was told
-EVENTS = (IMAGE, STUDY, ORDER, PERFORMED, DAMAGE)
+MESSAGE = "message"  # an HL7 message is carried out: the details are its kind and content
+EVENTS = (IMAGE, STUDY, ORDER, PERFORMED, MESSAGE, DAMAGE)
 
 
 @dataclass(frozen=True, slots=True)

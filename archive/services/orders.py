@@ -11,7 +11,7 @@ from typing import Any
 
 from archive.index import Index, NewTask
 from archive.index.orders import Applied, NewMessage, OrderChange, PatientChange
-from archive.services.causes import ORDER, Causes, Event
+from archive.services.causes import MESSAGE, ORDER, Causes, Event
 
 
 class Orders:
@@ -29,7 +29,9 @@ class Orders:
         tasks: Sequence[NewTask] = (),
     ) -> Applied:
         """Carry a message out; durable when it returns. Raises IndexUnavailable."""
-        caused = [task for change in orders if change.saves for task in self._caused(change, message.received)]
+        told = Event(MESSAGE, _facts({}), message.received, details={"kind": message.kind, "content": message.content})
+        caused = [*self._causes.tasks(told)]
+        caused += [task for change in orders if change.saves for task in self._caused(change, message.received)]
         return self._index.orders.apply(message, orders, patients, [*tasks, *caused])
 
     def refuse(self, message: NewMessage) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from archive.index import Index, Task
+from archive.index import Index, State, Task
 from archive.index.queue import Queue
 from archive.workers.leases import owner_name, take_back
 from archive.workers.runner import Runner
@@ -38,8 +38,12 @@ class LaneWorker:
         clock: Callable[[], float],
         batch: int = 1,
         at_once: int = EVERYBODY,
+        ordered: bool = False,
     ) -> None:
-        """``batch`` is the most tasks a lane leases together, ``at_once`` how many lanes work at a time."""
+        """``batch`` is the most tasks a lane leases together, ``at_once`` how many lanes work at a time.
+
+        In lanes that are ``ordered`` what has to wait holds up what came after it.
+        """
         self.name = name
         self.kinds = frozenset({kind})
         self._kind = kind
@@ -48,6 +52,7 @@ class LaneWorker:
         self._job = job
         self._clock = clock
         self._batch = batch
+        self._ordered = ordered
         self._room = threading.BoundedSemaphore(at_once)
         self._owner = owner_name()
         self._lanes: dict[str, tuple[Runner, threading.Event]] = {}
@@ -90,6 +95,8 @@ class LaneWorker:
             )
             if not tasks:
                 return None
+            if self._ordered and (due := self._overtaking(lane, tasks)) is not None:
+                return max(0.0, due - self._clock())
             with self._mutex:
                 self._held[lane] = [task.id for task in tasks]
             try:
@@ -101,6 +108,15 @@ class LaneWorker:
             return 0.0
         due = self._index.next_due(self._kind, lane=lane)
         return None if due is None else max(0.0, due - self._clock())
+
+    def _overtaking(self, lane: str, tasks: Sequence[Task]) -> float | None:
+        """Put back tasks before which another one of their lane waits; until when."""
+        waiting = self._index.tasks(kind=self._kind, lane=lane, state=State.WAITING, limit=1)
+        if not waiting or waiting[0].id > min(task.id for task in tasks):
+            return None
+        for task in tasks:
+            self._index.retry(task.id, self._owner, waiting[0].due, "waits for what came before it")
+        return waiting[0].due
 
     def close(self) -> None:
         """What a lane does not end in time goes on until the process ends; its lease runs out."""

@@ -33,6 +33,7 @@ def acquire(site: Site, folder: Path, uid: str, **attributes: str) -> None:
     found = Dataset()
     found.SOPClassUID, found.SOPInstanceUID = CT, f"{uid}.1.1"
     found.StudyInstanceUID, found.SeriesInstanceUID, found.Modality = uid, f"{uid}.1", "CT"
+    found.SpecificCharacterSet = "ISO_IR 192"
     found.StudyDate, found.StudyTime, found.StudyID = TODAY, "100000", "1"
     for keyword, value in attributes.items():
         setattr(found, keyword, value)
