@@ -165,7 +165,7 @@ class Association:
         return message_id in self._cancelled
 
     def has_begun(self) -> bool:
-        """Has something come that `read_message` would begin with? Never waits. Raises Aborted when the peer is gone."""
+        """Has something come that `read_message` would begin with? Never waits. Raises Aborted if the peer is gone."""
         try:
             self._look()
         except Ended as ending:

@@ -47,7 +47,10 @@ def _insert(names: tuple[str, ...]) -> str:
     )
 
 
-_REPLACE = f"UPDATE instance SET {', '.join(f'{name} = ?' for name in (*_OWN, *_COLUMNS))}, damage = NULL, damage_found = NULL WHERE id = ?"
+_REPLACE = (
+    f"UPDATE instance SET {', '.join(f'{name} = ?' for name in (*_OWN, *_COLUMNS))}, damage = NULL, damage_found = NULL"
+    " WHERE id = ?"
+)
 _EXISTING = (
     "SELECT id, series, sha256, received_sha256, source, volume, path, data_offset, data_size FROM instance"
     " WHERE sop_instance_uid = ?"

@@ -1,4 +1,4 @@
-"""What was received before an object was changed by the archive itself, which files are damaged, what compression saved."""
+"""What was received before the archive changed an object, which files are damaged, what compression saved."""
 
 from __future__ import annotations
 
