@@ -155,7 +155,7 @@ def test_a_patient_is_renamed_and_merged_in_its_orders(index: Index) -> None:
 STEPS = [
     order(1), order(2, step={"Modality": "MR", "ScheduledStationAETitle": "MR1\\MR2"}, PatientName="Müller^Jürgen"),
     order(3, step={"ScheduledProcedureStepStartDate": "20261122", "ScheduledProcedureStepStartTime": "080000"}),
-    order(4, PatientSex="F", PatientName="Yamada^Tarou=山田^太郎", step={"ScheduledPerformingPhysicianName": "Tech^Tom"}),
+    order(4, step={"ScheduledPerformingPhysicianName": "T^Tom"}, PatientSex="F", PatientName="Yamada^Tarou=山田^太郎"),
 ]  # fmt: skip
 
 
@@ -174,7 +174,7 @@ STEPS = [
             {},
             "A3",
         ),
-        ({"ScheduledPerformingPhysicianName": "tech*"}, {}, "A4"),
+        ({"ScheduledPerformingPhysicianName": "t*"}, {}, "A4"),
         ({"ScheduledProcedureStepID": "S3"}, {}, "A3"),
         ({}, {"PatientName": "MULLER*"}, "A2"),
         ({}, {"PatientName": "山田*"}, "A4"),
