@@ -302,9 +302,10 @@ def _children(pid: int) -> list[int]:
 
 
 def has_ended(pid: int) -> bool:
-    """Gone, or dead and not buried yet: all that it held is closed."""
+    """Gone, or dead and not buried yet, and all its threads with it: what it held is closed."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except OSError:
         return True
 
