@@ -11,7 +11,9 @@ from archive.index.wakes import Wakes
 from tests.index.made import arrival
 
 
-def add(index: Index, *sops: str, lane: str = "WS1", priority: int = 0, due: float = 10.0, study: str = "1.1") -> list[int]:
+def add(
+    index: Index, *sops: str, lane: str = "WS1", priority: int = 0, due: float = 10.0, study: str = "1.1"
+) -> list[int]:
     new = [NewTask("deliver", {"sop": sop}, due, lane, study, priority) for sop in sops]
     return index.add_tasks(new, 1.0)
 
