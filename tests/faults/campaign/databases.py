@@ -126,7 +126,7 @@ def locked(run: Run) -> None:
 
 
 @fault(
-    "D14", "PostgreSQL stopped, killed and restarted while peers store", goal="G4", tries=60, seconds=240, few=2,
+    "D14", "PostgreSQL stopped, killed and restarted while peers store", goal="G4", tries=60, seconds=240, few=1,
     databases=(POSTGRESQL,), twins=("unknown outcome is success",), proves="an acknowledgement without a row is seen",
     alone=True,
 )  # fmt: skip

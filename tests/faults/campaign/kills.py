@@ -240,7 +240,7 @@ SCHEMA_CALLS = {SQLITE: ("pwrite64", "fdatasync", "unlink", "openat"), POSTGRESQ
 
 
 @fault(
-    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=2, databases=BOTH,
+    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=1, databases=BOTH,
     twins=("schema in pieces",), proves="a schema that is half made is seen",
 )  # fmt: skip
 def kills_of_migration(run: Run) -> None:
