@@ -169,6 +169,15 @@ class Upkeep:
         rows = self._database.transact(work, repeatable=True)
         return {(volume, path) for _, volume, path in rows}
 
+    def files_of(self, sop_instance_uid: str) -> set[tuple[str, str]]:
+        """The same as it is at this moment."""
+        rows = self._read(
+            "SELECT volume, path FROM instance WHERE sop_instance_uid = ? UNION ALL"
+            " SELECT v.volume, v.path FROM version v JOIN instance i ON i.id = v.instance WHERE i.sop_instance_uid = ?",
+            sop_instance_uid, sop_instance_uid,
+        )  # fmt: skip
+        return {(volume, path) for volume, path in rows}
+
     def saved(self) -> list[Saved]:
         """What compression has done so far, by transfer syntax."""
         sql = "SELECT transfer_syntax, objects, bytes_before, bytes_after, seconds FROM compression ORDER BY 1"

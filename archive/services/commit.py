@@ -175,8 +175,9 @@ class Committer:
                 return
 
     def _is_row(self, new: NewInstance) -> bool:
-        known = self._index.known(new.header.sop_instance_uid)
-        return known is not None and known.location.path == new.location.path
+        """Whether a row points to its file: that of the instance, or of an earlier version of it."""
+        files = self._index.upkeep.files_of(new.header.sop_instance_uid)
+        return any(path == new.location.path for _, path in files)
 
     # -- checkpoint and recovery ----------------------------------------------------------------
 
