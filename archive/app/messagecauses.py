@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 
@@ -36,8 +37,8 @@ def add(causes: Causes, config: Config) -> None:
     def state_of_study(event: Event) -> Iterator[NewTask]:
         state = event.facts("StudyState")
         values = {keyword: event.facts(keyword) for keyword in SAID}
-        # Known by study and moment: sent again, it is the same message.
-        control_id = f"{event.when:.3f}{event.study_uid[-6:]}".replace(".", "")[-20:]
+        # Known by study, state and moment: sent again, it is the same message.
+        control_id = hashlib.sha256(f"{event.when}|{event.study_uid}|{state}".encode()).hexdigest()[:20]
         message = study_message(
             values, state, control_id=control_id, application=config.ae.title, now=event.when or time.time()
         )

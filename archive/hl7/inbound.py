@@ -16,7 +16,7 @@ from archive.hl7 import acknowledge
 from archive.hl7.acknowledge import Reply, acknowledgement
 from archive.hl7.mapping import FieldMap
 from archive.hl7.message import Message
-from archive.hl7.requests import Request, Unfit, read_request
+from archive.hl7.requests import LONGEST_KEY, Request, Unfit, read_request
 from archive.index.orders import Applied, NewMessage
 from archive.services.orders import Orders
 
@@ -68,6 +68,9 @@ class Inbound:
         except NotUnderstood as error:
             reply = Reply(acknowledge.SEQUENCE_ERROR, error.comment)
             return self._refused(data, address, None, reply), ""
+        except Exception:
+            log.exception("HL7 message from %s cannot be read by a fault of the archive", address)
+            return Reply(acknowledge.INTERNAL, "internal error"), ""
         if self._senders and not {message.sender, message.sender.partition("|")[0]} & self._senders:
             raise NotAdmitted(f"sender {message.sender[:60]} may not send")
         try:
@@ -84,6 +87,8 @@ class Inbound:
     def _carried_out(self, message: Message, address: str) -> Reply:
         if not message.control_id:
             raise Unfit(Reply(acknowledge.REQUIRED_MISSING, "message control ID is missing", "MSH-10"))
+        if max(len(message.control_id), len(message.sender)) > LONGEST_KEY:
+            raise Unfit(Reply(acknowledge.DATA_TYPE, "control ID or sender is too long", "MSH-10"))
         request = read_request(message, self._fields)
         kept = self._kept(message.data, address, message, Reply(), request)
         applied = self._orders.take(kept, request.orders, request.patients, request.tasks)
@@ -102,11 +107,13 @@ class Inbound:
         return reply
 
     def _kept(self, data: bytes, address: str, message: Message | None, reply: Reply, request: Request) -> NewMessage:
-        values = request.attributes
+        values, sender, control_id = request.attributes, "", ""
+        if message:  # in an index of the database a longer one has no room
+            sender, control_id = message.sender[:LONGEST_KEY], message.control_id[:LONGEST_KEY]
         return NewMessage(
-            sender=message.sender if message else "",
+            sender=sender,
             address=address,
-            control_id=message.control_id if message else "",
+            control_id=control_id,
             digest=hashlib.sha256(data).hexdigest(),
             kind=message.kind if message else "",
             received=self._clock(),

@@ -86,7 +86,7 @@ class Listener:
         with self._changed:
             for sock in self._open.values():
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RD)
+                    socket.socket.shutdown(sock, socket.SHUT_RD)  # that of TLS would send the last answer in clear
             self._changed.wait_for(lambda: not self._open, seconds)
         for sock in (self._sock, self._stop_reader, self._stop_writer):
             sock.close()

@@ -75,6 +75,10 @@ _PATIENT = """
     PatientSpeciesDescription PID-35.2
     PatientBreedDescription PID-37
 """
+_PRIOR = """
+    PatientID MRG-1.1
+    IssuerOfPatientID MRG-1.4.1
+"""
 _VISIT = """
     AdmissionID PV1-19.1 PID-18.1
     CurrentPatientLocation LOCATION:PV1-3
@@ -274,6 +278,7 @@ READERS: Mapping[str, Callable[[Segment, Path], Value]] = {
 }
 
 PATIENT: Table = _table(_PATIENT)
+PRIOR: Table = _table(_PRIOR)
 VISIT: Table = _table(_VISIT)
 ORDER: Table = _table(_ORDER)
 STEPS: Table = _table(_STEP)
@@ -317,6 +322,8 @@ def attributes(message: Message, table: Table, within: list[Segment]) -> dict[st
 
 def _first(message: Message, keyword: str, sources: Sequence[Source], within: list[Segment]) -> Value | None:
     for each in sources:
+        if message.text(f"{each.at.segment}-{each.at.field}", within) == DELETED:
+            return [] if dictionary_VR(tag_for_keyword(keyword) or 0) == "SQ" else ""
         values = [READERS[each.kind](segment, each.at) for segment in message.all(each.at.segment, within)]
         if each.kind in _JOINED:
             values = [_JOINED[each.kind].join(str(value) for value in values if value)]

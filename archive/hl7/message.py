@@ -89,7 +89,7 @@ class Segment:
         if code in self._delimiters:
             return self._delimiters[code]
         if code[:1] == "X" and _HEX.fullmatch(code[1:]) and len(code) % 2:
-            return bytes.fromhex(code[1:]).decode("latin-1")
+            return bytes.fromhex(code[1:]).replace(b"\0", b"").decode("latin-1")
         if code[:3] in _FORMATTING:
             return _FORMATTING[code[:3]]
         return "" if code[:1] in "HNCMZ" and code else found[0]
@@ -112,13 +112,13 @@ class Message:
     def __init__(self, data: bytes, *, default_charset: str = "UNICODE UTF-8") -> None:
         self.data = data
         header = _header(data)
-        text = decoded(data, header[17] if len(header) > 17 else "", default_charset)
+        text = decoded(data, header[17] if len(header) > 17 else "", default_charset).replace("\0", "")
         lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
         if len(lines) > SEGMENTS:
             raise NotUnderstood(f"message has more than {SEGMENTS} segments")
         try:
             parsed = hl7.parse("\r".join(lines) + "\r")
-        except (hl7.HL7Exception, IndexError, ValueError) as error:
+        except (hl7.HL7Exception, AssertionError, IndexError, ValueError) as error:
             raise NotUnderstood("message cannot be taken apart", str(error)) from error
         separators = text[3] + (text[4:8] if len(header) > 1 and len(header[1]) >= 4 else "^~\\&")
         self.segments = [Segment(each, separators) for each in parsed]
@@ -166,4 +166,6 @@ def _header(data: bytes) -> list[str]:
     if not data.startswith(b"MSH") or len(data) < 8:
         raise NotUnderstood("message does not begin with MSH")
     line = re.split(rb"[\r\n]", data, maxsplit=1)[0].decode("latin-1")
+    if len(line) < 8 or len(set(line[3:8])) < 5:
+        raise NotUnderstood("message does not say its delimiters")
     return [line[3], *line[4:].split(line[3])]

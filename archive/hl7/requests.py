@@ -15,12 +15,13 @@ from typing import Any
 from archive.errors import NotUnderstood
 from archive.hl7 import acknowledge
 from archive.hl7.acknowledge import Reply
-from archive.hl7.mapping import ORDER_DEFAULTS, STEP_DEFAULTS, FieldMap, attributes
+from archive.hl7.mapping import ORDER_DEFAULTS, PRIOR, STEP_DEFAULTS, FieldMap, attributes
 from archive.hl7.message import Message, Segment
 from archive.hl7.results import NotReadable, read_report
 from archive.index import NewTask
 from archive.index.orders import NewStep, OrderChange, OrderKeys, PatientChange, StepState
 
+LONGEST_KEY = 250  # characters of an order number, a control ID, a sender: what databases keep in an index
 REPORT_TASK, PATIENT_TASK = "report", "patient"
 
 
@@ -57,10 +58,12 @@ _STATUSES = {
 
 def read_request(message: Message, fields: FieldMap) -> Request:
     """What the message asks for; raises Unfit."""
-    kind, _, event = message.kind.partition("^")
+    kind, _, event = message.kind.upper().partition("^")
     events = TRIGGERS.get(kind)
     if events is None:
         raise Unfit(Reply(acknowledge.UNSUPPORTED_TYPE, f"{kind or 'no'} messages are not taken", "MSH-9.1"))
+    if not event and len(events) == 1:
+        event = next(iter(events))  # senders of version 2.1 and 2.2 say the type alone
     if event not in events:
         raise Unfit(Reply(acknowledge.UNSUPPORTED_EVENT, f"{kind} {event} is not taken", "MSH-9.2"))
     if not message.has("PID"):
@@ -116,7 +119,7 @@ def _order(message: Message, fields: FieldMap, patient: dict[str, Any], within: 
         }  # fmt: skip
         steps = tuple(_steps(message, fields, within))
         return OrderChange(keys, None, above, defaults, steps, reopens=control == "NW")
-    state = _ENDS.get(control) or (_STATUSES.get(message.text("ORC-5", within)) if control in ("SC", "SN") else None)
+    state = _ENDS.get(control) or (_STATUSES.get(message.text("ORC-5", within).upper()) if control in ("SC", "SN") else None)
     if state is None:
         where = "ORC-5" if control in ("SC", "SN") else "ORC-1"
         raise Unfit(Reply(acknowledge.VALUE_NOT_FOUND, "order control or status is not known", where))
@@ -135,9 +138,15 @@ def _keys(message: Message, within: list[Segment], above: Mapping[str, Any]) -> 
         number("ORC-3.2", "OBR-3.2"),
         str(above.get("AccessionNumber", "")),
     )
+    _check_lengths(keys)
     if not any((keys.study_uid, keys.placer, keys.filler, keys.accession_number)):
         raise Unfit(Reply(acknowledge.REQUIRED_MISSING, "placer or filler order number is missing", "ORC-2"))
     return keys
+
+
+def _check_lengths(keys: OrderKeys) -> None:
+    if max(map(len, (keys.placer, keys.placer_issuer, keys.filler, keys.filler_issuer))) > LONGEST_KEY:
+        raise Unfit(Reply(acknowledge.DATA_TYPE, f"order number is longer than {LONGEST_KEY} characters", "ORC-2"))
 
 
 def _stable_uid(keys: OrderKeys, above: Mapping[str, Any]) -> str:
@@ -174,6 +183,7 @@ def _schedule(message: Message, fields: FieldMap) -> Request:
     keys = OrderKeys(
         str(above.get("StudyInstanceUID", "")), placer, message.text("SCH-26.2"), filler, message.text("SCH-27.2")
     )
+    _check_lengths(keys)
     if message.text("MSH-9.2") == "S15":
         return Request((OrderChange(keys, StepState.CANCELLED, saves=False),), attributes=above)
     defaults = {
@@ -211,7 +221,8 @@ def _merge(message: Message, fields: FieldMap) -> Request:
 
 def _merged(message: Message, fields: FieldMap, within: list[Segment]) -> PatientChange:
     found = _patient(message, fields, within)
-    prior, issuer = message.text("MRG-1.1", within), message.text("MRG-1.4.1", within)
+    told = attributes(message, PRIOR, within)  # cut like the patient's own
+    prior, issuer = str(told.get("PatientID", "")), str(told.get("IssuerOfPatientID", ""))
     if not prior:
         raise Unfit(Reply(acknowledge.REQUIRED_MISSING, "prior patient ID is missing", "MRG-1"))
     change = _change(found, prior, issuer)
@@ -253,6 +264,7 @@ def _reports(message: Message, fields: FieldMap) -> Request:
     for number, group in enumerate(groups):
         found = read_report(message, common + group, number)
         about = {**_about(message, fields, common + group), "patient_id": patient["PatientID"]}
+        about["patient_name"] = str(patient.get("PatientName", ""))
         tasks.append(NewTask(REPORT_TASK, {"about": about, "report": found}, lane=REPORT_TASK))
     above = {**patient, **attributes(message, fields.order, message.segments)}
     return Request(tasks=tuple(tasks), attributes=above)

@@ -32,6 +32,7 @@ def read_report(message: Message, within: list[Segment], number: int) -> dict[st
     if not pdf and not text.strip():
         raise NotReadable("result has neither text nor a PDF")
     status = message.text("OBR-25", within) or (observations[0].text(11) if observations else "")
+    status = status.upper()
     said = next(filter(None, (message.text(each, within) for each in ("OBR-22", "OBR-7"))), message.text("MSH-7"))
     when = re.match(r"\d{8,14}", said)
     return {

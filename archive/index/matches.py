@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from archive.index.conditions import Sql, any_of
 from archive.index.database import Database, Row, Session
-from archive.index.orders import OrderKeys, OrderSummary, StepState, advance, summary
+from archive.index.orders import SUMMARY, OrderKeys, OrderSummary, StepState, advance, summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,6 @@ _INSERT = (
     " ON CONFLICT (study_instance_uid) DO NOTHING RETURNING study_instance_uid"
 )
 _SELECT = "SELECT study_instance_uid, order_uid, how, since, operations FROM order_match"
-_ORDERS = (
-    "SELECT id, state, study_instance_uid, accession_number, placer, filler, patient_id, issuer, attributes, created,"
-    " changed FROM imaging_order"
-)
 
 
 class Matches:
@@ -92,17 +88,22 @@ class Matches:
     def candidates(
         self, *, study_uid: str, accession_number: str, patient_id: str, dates: tuple[str, str], limit: int = 200
     ) -> list[OrderSummary]:
-        """Orders that a study may be of: by its UID, its accession number, its patient, or the days of their steps."""
+        """Orders that a study may be of: by its UID, its accession number, its patient; then by the days of their steps.
+
+        Of a large department's orders near a day only the latest are looked at, of the others all.
+        """
         tests: list[Sql] = [("study_instance_uid = ?", [study_uid])]
         tests += [("accession_number = ?", [accession_number])] if accession_number else []
         tests += [("patient_id = ?", [patient_id])] if patient_id else []
         days = "id IN (SELECT imaging_order FROM scheduled_step WHERE start_date >= ? AND start_date <= ?)"
-        tests += [(days, list(dates))] if dates[0] else []
-        sql, values = any_of(tests)
+        surely, near = any_of(tests), (days, list(dates))
 
         def work(session: Session) -> list[OrderSummary]:
-            rows = session.rows(f"{_ORDERS} WHERE {sql} ORDER BY id DESC LIMIT ?", (*values, limit))
-            return [summary(session, row) for row in rows]
+            found: dict[int, Row] = {}
+            for sql, values in (surely, near) if dates[0] else (surely,):
+                rows = session.rows(f"{SUMMARY} WHERE {sql} ORDER BY id DESC LIMIT ?", (*values, limit))
+                found = {row[0]: row for row in rows} | found
+            return [summary(session, row) for row in found.values()]
 
         return self._database.read(work)
 

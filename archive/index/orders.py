@@ -18,7 +18,7 @@ from archive.dicom.fit import fits_all
 from archive.dicom.names import name_groups
 from archive.dicom.query import Between, Condition, Moment, NameIs, OneOf
 from archive.dicom.temporal import canonical_date, canonical_time
-from archive.dicom.worklist import WorklistQuery
+from archive.dicom.worklist import ABOVE, WorklistQuery
 from archive.index.conditions import Sql, all_of, any_of, fits, variants
 from archive.index.database import Database, Row, Session
 from archive.index.instances import insert_task
@@ -162,11 +162,17 @@ _FIND = {
     "accession_number": "accession_number = ?",
 }
 _SELECT = "SELECT id, study_instance_uid, placer, placer_issuer, filler, filler_issuer, attributes FROM imaging_order"
+# An order is read, merged with what a message says, and written: nobody else may write it between.
+LOCK = {"sqlite": "", "postgresql": " FOR UPDATE"}  # in SQLite there is one writer anyway
 _COLUMNS = (
     "placer", "placer_issuer", "filler", "filler_issuer", "accession_number", "requested_procedure_id",
     "study_instance_uid", "patient_id", "issuer", "patient_name_folded", "patient_name_ideographic",
     "patient_name_phonetic", "attributes", "changed",
 )  # fmt: skip
+SUMMARY = (  # of what summary() is made
+    "SELECT id, state, study_instance_uid, accession_number, placer, filler, patient_id, issuer, attributes, created,"
+    " changed FROM imaging_order"
+)
 _INSERT = (
     f"INSERT INTO imaging_order ({', '.join(_COLUMNS)}, state, created)"
     f" VALUES ({', '.join('?' * (len(_COLUMNS) + 2))}) RETURNING id"
@@ -267,12 +273,18 @@ class Orders:
         sql, values = all_of(tests)
 
         def work(session: Session) -> list[OrderSummary]:
-            rows = session.rows(
-                "SELECT id, state, study_instance_uid, accession_number, placer, filler, patient_id, issuer,"
-                f" attributes, created, changed FROM imaging_order WHERE {sql} ORDER BY id DESC LIMIT ?",
-                (*values, limit),
-            )
+            rows = session.rows(f"{SUMMARY} WHERE {sql} ORDER BY id DESC LIMIT ?", (*values, limit))
             return [summary(session, row) for row in rows]
+
+        return self._database.read(work)
+
+    def find(self, keys: OrderKeys) -> OrderSummary | None:
+        """The order that a message with these keys is about."""
+
+        def work(session: Session) -> OrderSummary | None:
+            row = _known(session, keys, lock=False)
+            sql = f"{SUMMARY} WHERE id = ?"
+            return summary(session, session.rows(sql, (row[0],))[0]) if row else None
 
         return self._database.read(work)
 
@@ -314,8 +326,9 @@ class Orders:
         tests: list[Sql] = [(f"s.state IN ({', '.join('?' * len(states))})", [state.value for state in states])]
         tests += [_between("s.start_date", dates)] if dates else []
         tests += [("s.modality IN (" + ", ".join("?" * len(modalities)) + ")", list(modalities))] if modalities else []
-        tests += [_at_stations(stations)] if stations else []
-        tests += filter(None, map(_step_test, query.step))
+        days = dates or _days(query.step)
+        tests += [_at_stations(stations, days)] if stations else []
+        tests += filter(None, (_step_test(each, days) for each in query.step))
         tests += filter(None, (_order_test(dialect, each) for each in query.above))
         sql, values = all_of(tests)
         return (
@@ -344,19 +357,33 @@ def _between(column: str, bounds: tuple[str | None, str | None]) -> Sql:
     return all_of([(sql, [value]) for sql, value in ends if value])
 
 
-def _at_stations(stations: Sequence[str]) -> Sql:
+Days = tuple[str | None, str | None]
+
+
+def _at_stations(stations: Sequence[str], days: Days) -> Sql:
+    """Steps of these stations: the days are beside the titles, so that years of a station's past cost nothing."""
     marks = ", ".join("?" * len(stations))
-    return f"s.id IN (SELECT step FROM scheduled_station WHERE aet IN ({marks}))", list(stations)
+    sql, values = all_of([(f"aet IN ({marks})", list(stations)), *([_between("start_date", days)] if any(days) else [])])
+    return f"s.id IN (SELECT step FROM scheduled_station WHERE {sql})", values
 
 
-def _step_test(wanted: Condition) -> Sql | None:
+def _days(wanted: Sequence[Condition]) -> Days:
+    """The days that are asked for."""
+    for each in wanted:
+        match each.attribute.keyword, each.test:
+            case "ScheduledProcedureStepStartDate", Between(low, high):
+                return low, high
+            case "ScheduledProcedureStepStartDate", Moment() as moment:
+                return moment.low and moment.low[0], moment.high and moment.high[0]
+    return None, None
+
+
+def _step_test(wanted: Condition, days: Days) -> Sql | None:
     match wanted.attribute.keyword, wanted.test:
         case "ScheduledStationAETitle", OneOf(titles):
-            return _at_stations(titles)
-        case "ScheduledProcedureStepStartDate", Between(low, high):
-            return _between("s.start_date", (low, high))
-        case "ScheduledProcedureStepStartDate", Moment() as moment:
-            return _between("s.start_date", (moment.low and moment.low[0], moment.high and moment.high[0]))
+            return _at_stations(titles, days)
+        case "ScheduledProcedureStepStartDate", Between() | Moment():
+            return _between("s.start_date", days)
         case "Modality", OneOf(modalities):
             return f"s.modality IN ({', '.join('?' * len(modalities))})", list(modalities)
     return None
@@ -368,6 +395,8 @@ _EQUAL = {
     "StudyInstanceUID": "o.study_instance_uid",
     "RequestedProcedureID": "o.requested_procedure_id",
 }
+# PS3.6, group 0010: what an order says of its patient.
+_OF_PATIENT = frozenset(row.keyword for row in ABOVE.values() if row.tag >> 16 == 0x0010)
 _NAME_COLUMNS = ("patient_name_folded", "patient_name_ideographic", "patient_name_phonetic")
 
 
@@ -420,12 +449,13 @@ def _change_order(session: Session, change: OrderChange, now: float) -> bool:
     return True
 
 
-def _known(session: Session, keys: OrderKeys) -> Row | None:
+def _known(session: Session, keys: OrderKeys, *, lock: bool = True) -> Row | None:
+    suffix = LOCK[session.dialect.name] if lock else ""
     for name, test in _FIND.items():
         value = getattr(keys, name)
         if value:
             values = (value, getattr(keys, f"{name}_issuer")) if "issuer" in test else (value,)
-            rows = session.rows(f"{_SELECT} WHERE {test} LIMIT 2", values)
+            rows = session.rows(f"{_SELECT} WHERE {test} LIMIT 2{suffix}", values)
             if name in ("filler", "accession_number"):
                 rows = [row for row in rows if not _contradicts(row, keys)]
             # An accession number may stand for several orders of one visit: then it says nothing.
@@ -460,9 +490,19 @@ def _renew(session: Session, row: Row, change: OrderChange, now: float) -> int:
     numbers = (
         (keys.placer, keys.placer_issuer) if keys.placer else (placer, placer_issuer)
     ) + ((keys.filler, keys.filler_issuer) if keys.filler else (filler, filler_issuer))  # fmt: skip
-    merged = {**json.loads(attributes), **change.attributes, "StudyInstanceUID": study_uid}
+    before = json.loads(attributes)
+    if change.saves and _is_of_another(before, change.attributes):
+        before = {keyword: value for keyword, value in before.items() if keyword not in _OF_PATIENT}
+    merged = {**before, **change.attributes, "StudyInstanceUID": study_uid}
     session.run(_UPDATE, (*_values(numbers, study_uid, merged, now), key))
     return int(key)
+
+
+def _is_of_another(known: Attributes, said: Attributes) -> bool:
+    """Whether a message names another patient: nothing that was known of the first one may stay."""
+    new = _text(said, "PatientID")
+    issuers = {_text(each, "IssuerOfPatientID") for each in (known, said)} - {""}
+    return bool(new) and (new != _text(known, "PatientID") or len(issuers) > 1)
 
 
 def _values(numbers: Sequence[str], study_uid: str, attributes: Attributes, now: float) -> tuple[Any, ...]:
@@ -522,26 +562,31 @@ def _list_stations(session: Session, step: int, attributes: Attributes) -> None:
 
 
 def _set_states(session: Session, order: int, state: StepState) -> None:
-    """Of the order and all its steps; a step that was done stays done, unless the order begins anew."""
+    """Of the order and all its steps; a step that was done stays done, and an order of such steps too."""
     done = (StepState.COMPLETED.value, StepState.DISCONTINUED.value)
-    kept = "" if state is StepState.SCHEDULED else " AND state NOT IN (?, ?)"
     session.run("UPDATE imaging_order SET state = ? WHERE id = ?", (state.value, order))
     session.run(
-        f"UPDATE scheduled_step SET state = ? WHERE imaging_order = ?{kept}",
-        (state.value, order, *(done if kept else ())),
+        "UPDATE scheduled_step SET state = ? WHERE imaging_order = ? AND state NOT IN (?, ?)",
+        (state.value, order, *done),
     )
+    _follow_steps(session, order)
 
 
 def advance(session: Session, keys: OrderKeys, step_id: str, state: StepState) -> None:
-    """Set the state of one step, or of all when the order has no such step; an unknown order is nobody's fault."""
+    """Set the state of one step, or of all when the order has no such step; an unknown order is nobody's fault.
+
+    What was completed stays so when something else of it is given up; giving up an unknown step ends what was begun.
+    """
     row = _known(session, keys)
     if row is None:
         return
     known = session.row("SELECT 1 FROM scheduled_step WHERE imaging_order = ? AND step_id = ?", (row[0], step_id))
-    session.run(
-        "UPDATE scheduled_step SET state = ? WHERE imaging_order = ?" + (" AND step_id = ?" if known else ""),
-        (state.value, row[0], *([step_id] if known else [])),
-    )
+    tests: list[Sql] = [("imaging_order = ?", [row[0]])]
+    tests += [("step_id = ?", [step_id])] if known else []
+    if state is StepState.DISCONTINUED:
+        tests += [("state != ?", [StepState.COMPLETED.value]) if known else ("state = ?", [StepState.STARTED.value])]
+    sql, values = all_of(tests)
+    session.run(f"UPDATE scheduled_step SET state = ? WHERE {sql}", (state.value, *values))
     _follow_steps(session, int(row[0]))
 
 
@@ -549,7 +594,9 @@ def _reopen(session: Session, order: int) -> None:
     given_up = (StepState.CANCELLED.value, StepState.DISCONTINUED.value)
     row = session.row("SELECT 1 FROM imaging_order WHERE id = ? AND state IN (?, ?)", (order, *given_up))
     if row:
-        _set_states(session, order, StepState.SCHEDULED)
+        scheduled = StepState.SCHEDULED.value
+        session.run("UPDATE imaging_order SET state = ? WHERE id = ?", (scheduled, order))
+        session.run("UPDATE scheduled_step SET state = ? WHERE imaging_order = ?", (scheduled, order))
 
 
 def _follow_steps(session: Session, order: int) -> None:
@@ -567,12 +614,17 @@ def _follow_steps(session: Session, order: int) -> None:
 def _change_patient(session: Session, change: PatientChange, now: float) -> None:
     """Orders of this identity, and of a prior one that is given up, say what the change says."""
     identities = [(change.patient_id, change.issuer)]
+    # The issuer of the prior identity is none of this one's.
+    attributes = {**change.attributes, "PatientID": change.patient_id, "IssuerOfPatientID": change.issuer}
     if change.prior_id:
         identities.insert(0, (change.prior_id, change.prior_issuer))
     for patient_id, issuer in identities:
-        rows = session.rows(f"{_SELECT} WHERE patient_id = ? AND issuer = ?", (patient_id, issuer))
-        for row in sorted(rows):
-            _renew(session, row, OrderChange(OrderKeys(), attributes=change.attributes), now)
+        rows = session.rows(
+            f"{_SELECT} WHERE patient_id = ? AND issuer = ? ORDER BY id{LOCK[session.dialect.name]}",
+            (patient_id, issuer),
+        )
+        for row in rows:
+            _renew(session, row, OrderChange(OrderKeys(), attributes=attributes, saves=False), now)
 
 
 def summary(session: Session, row: Row) -> OrderSummary:

@@ -14,7 +14,7 @@ from typing import Any
 
 from archive.index.database import Database, Row, Session
 from archive.index.instances import insert_task
-from archive.index.orders import OrderKeys, StepState, advance
+from archive.index.orders import LOCK, OrderKeys, StepState, advance
 from archive.index.values import NewTask
 
 Attributes = Mapping[str, Any]
@@ -106,7 +106,8 @@ class PerformedSteps:
         """Attributes go over those that are known: DONE, MISSING or FINAL. Raises IndexUnavailable."""
 
         def work(session: Session) -> Result:
-            row = session.row("SELECT state, attributes FROM performed_step WHERE sop_instance_uid = ?", (uid,))
+            sql = f"SELECT state, attributes FROM performed_step WHERE sop_instance_uid = ?{LOCK[session.dialect.name]}"
+            row = session.row(sql, (uid,))
             if row is None:
                 return Result.MISSING
             if row[0] != Performed.IN_PROGRESS.value:

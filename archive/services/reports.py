@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from archive.dicom.names import same_name
 from archive.dicom.report import Report, encoded
 from archive.dicom.uids import EXPLICIT_LITTLE
-from archive.errors import Conflict, NotThere
+from archive.errors import Conflict, NotPossible, NotThere
 from archive.index import Index
 from archive.index.orders import OrderSummary
 from archive.index.states import StudyStates
-from archive.services.lifecycle import COMPLETE, READ, REPORTED, Lifecycle
+from archive.services.lifecycle import COMPLETE, OPEN, READ, REPORTED, Lifecycle
 from archive.services.store import Origin, Store
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,17 @@ class About:
     filler: str = ""
     accession_number: str = ""
     patient_id: str = ""
+    patient_name: str = ""
 
     @classmethod
     def of(cls, payload: Mapping[str, Any]) -> About:
         return cls(**{name: str(payload.get(name, "")) for name in cls.__slots__})
+
+
+def _is_of_another(about: About, study: Mapping[str, str]) -> bool:
+    """Another ID alone may be one that was merged, another name alone one that has changed."""
+    other_id = bool(about.patient_id) and about.patient_id != study.get("PatientID", "")
+    return other_id and bool(about.patient_name) and not same_name(about.patient_name, study.get("PatientName", ""))
 
 
 class Reports:
@@ -58,7 +66,12 @@ class Reports:
         life = self._states.life(study_uid)
         if life is None:
             raise NotThere("study is not here", study_uid)
-        self._keep(report, self._states.facts(life))
+        facts = self._states.facts(life)
+        if _is_of_another(about, facts):
+            raise NotPossible("report names another patient than its study", study_uid)
+        self._keep(report, facts)
+        if self._lifecycle.state(study_uid) in OPEN:
+            raise NotThere("report is stored; its state waits for the study to be ready", study_uid)
         for state in (REPORTED, COMPLETE) if report.final and self._after == COMPLETE else (self._state(report),):
             self._follow(study_uid, state)
         return study_uid
@@ -77,6 +90,8 @@ class Reports:
             reception.discard()
 
     def _follow(self, study_uid: str, state: str) -> None:
+        if state == READ and self._lifecycle.state(study_uid) in (REPORTED, COMPLETE):
+            return  # a preliminary result that was overtaken by the final one
         try:
             self._lifecycle.set_state(study_uid, state, "report received")
         except Conflict as error:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from archive.errors import ArchiveError, Unreachable
+from archive.errors import ArchiveError
 from archive.index import Index, Task
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class PassingOn:
         """All wait as long as the first, so that their order stays."""
         due = self._clock() + PAUSES[min(tasks[0].attempts, len(PAUSES)) - 1] if tasks else 0.0
         for task in tasks:
-            if isinstance(error, Unreachable) and task.attempts <= len(PAUSES):
+            if error.temporary and task.attempts <= len(PAUSES):
                 self._index.retry(task.id, owner, due, str(error))
             else:
                 self._index.fail(task.id, owner, self._clock(), str(error))
