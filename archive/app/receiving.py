@@ -12,6 +12,15 @@ from archive.config import Config
 from archive.dicom.provenance import System
 from archive.services.changing import Changing
 from archive.services.outgoing import Outgoing, Source
+from archive.services.sources import Sources
+
+
+def sources(config: Config) -> Sources:
+    peers = [(title, peer) for peer in config.peers.values() for title in (peer.aet, *peer.aliases)]
+    return Sources(
+        {title: peer.default_charset for title, peer in peers if peer.default_charset},
+        {title: peer.default_issuer for title, peer in peers if peer.default_issuer},
+    )
 
 
 def changing(config: Config, clock: Callable[[], float]) -> Changing:

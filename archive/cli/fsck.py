@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from archive.app import Archive
+from archive.app.receiving import sources
 from archive.app.store import index_of, open_volume, recover
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config
@@ -67,7 +68,7 @@ def _opened(config: Config, *, repair: bool) -> Iterator[tuple[Index, Volume, In
         with Archive(config) as archive:
             strays = Strays(
                 archive.index, archive.volume, archive.integrity, archive.store, time.time,
-                _grace(archive.volume, own=1),
+                _grace(archive.volume, own=1), sources(config),
             )  # fmt: skip
             yield archive.index, archive.volume, archive.integrity, strays
         return

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archive.app import Archive
+from archive.app import Archive, receiving
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.dicom.dictionary import keyword_of
@@ -125,7 +125,7 @@ def _print(row: Mapping[str, Any]) -> None:
 def _release(options: argparse.Namespace) -> int:
     how = Release(options.patient_id, options.issuer, options.accept)
     with Archive(configuration(options)) as archive:
-        releasing = Releasing(archive.store, archive.index)
+        releasing = Releasing(archive.store, archive.index, receiving.sources(archive.config))
         rows = [_released(releasing, entry, how) for entry in chosen(options, archive.index)]
     return _report(options, rows, "released")
 

@@ -9,6 +9,7 @@ import time
 from tqdm import tqdm
 
 from archive.app.deletion import finish_deletions
+from archive.app.receiving import sources
 from archive.app.store import index_of, open_volume, recover, rules, settle_journals
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.config import Config
@@ -48,10 +49,9 @@ def run(options: argparse.Namespace) -> int:
 
 def reader(config: Config) -> Reader:
     """How the files of this archive are read."""
-    peers = [(title, peer) for peer in config.peers.values() for title in (peer.aet, *peer.aliases)]
-    charsets = {title: peer.default_charset for title, peer in peers if peer.default_charset}
-    issuers = {title: peer.default_issuer for title, peer in peers if peer.default_issuer}
-    return Reader(str(config.storage.path), "main", frozenset(rules(config).wanted), charsets, issuers)
+    found = sources(config)
+    tags = frozenset(rules(config).wanted)
+    return Reader(str(config.storage.path), "main", tags, found.charsets, found.issuers)
 
 
 def _report(options: argparse.Namespace, report: Report) -> int:

@@ -218,6 +218,12 @@ class Upkeep:
             for sql in REFERENCES
         )
 
+    def has_put_away(self, volume: str, path: str) -> bool:
+        """Whether a file is that of an earlier version, or deleted and to be unlinked."""
+        where = "WHERE volume = ? AND path = ?"
+        sql = f"SELECT 1 FROM version {where} UNION ALL SELECT 1 FROM tombstone {where}"
+        return bool(self._read(sql, volume, path, volume, path))
+
     def _read(self, sql: str, *values: object) -> list[Row]:
         return self._database.read(lambda session: session.rows(sql, values))
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import mmap
 import secrets
+from collections.abc import Mapping
 
 from archive.dicom.header import read_header
 from archive.dicom.part10 import read_file_meta
 from archive.errors import ArchiveError, IndexUnavailable, NotUnderstood
 from archive.index import Index, Location, NewInstance, Quarantined
+from archive.services.identity import identified
 from archive.services.record import digest
 from archive.storage.local import Part, Volume
 
@@ -24,6 +26,8 @@ FOLDER = "quarantine"
 HEAD = 1 << 16  # bytes to look for the file meta information in
 FOUND = "found in quarantine without an entry"
 PAGE = 1000
+
+_NONE: Mapping[str, str] = {}
 
 
 class Quarantine:
@@ -85,21 +89,24 @@ class Quarantine:
 
     # -- what a crash left ----------------------------------------------------------------------
 
-    def adopt(self) -> int:
-        """Give every file without an entry one; return how many. For the start, before anything is served."""
+    def adopt(self, issuers: Mapping[str, str] = _NONE) -> int:
+        """Give every file without an entry one; return how many. For the start, before anything is served.
+
+        ``issuers`` are those of sources whose objects name none.
+        """
         found = 0
         for path in sorted((self._volume.root / FOLDER).glob("*.dcm")):
             name = f"{FOLDER}/{path.name}"
             if self._index.quarantine_key(name):
                 continue
             try:
-                self._index.quarantine(self._described(name), name, FOUND)
+                self._index.quarantine(self._described(name, issuers), name, FOUND)
                 found += 1
             except (NotUnderstood, OSError) as error:
                 log.error("%s is no object that can be released: %s", path, error)
         return found
 
-    def _described(self, name: str) -> NewInstance:
+    def _described(self, name: str, issuers: Mapping[str, str]) -> NewInstance:
         """What can be said of a file from its bytes."""
         path = self._volume.root / name
         with open(path, "rb") as file:
@@ -108,6 +115,7 @@ class Quarantine:
                 with memoryview(mapped)[meta.offset :] as data:
                     header = read_header(data, meta.transfer_syntax, self._index.extra.tags)
                     size = len(data)
+            header = identified(header, issuers.get(meta.source, ""))
             file.seek(meta.offset)
             return NewInstance(
                 header=header,

@@ -26,7 +26,7 @@ from archive.dicom.part10 import read_file_meta
 from archive.errors import ConfigurationError, NotUnderstood
 from archive.index import Index, Location, NewInstance, Outcome
 from archive.services.compression import read_said
-from archive.services.store import identified
+from archive.services.identity import identified
 from archive.services.strays import walk
 from archive.storage.local import Volume
 

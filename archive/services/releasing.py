@@ -1,21 +1,25 @@
 """Releasing what is in quarantine: handed to the store again, as it is or where a person says that it belongs.
 
 Rules that hold here: what is changed is written into the object and its Original Attributes; what others decided about
-the same patient or study in the index is taken over with its identity; the entry goes last.
+the same patient or study in the index is taken over with its identity; an object that names no issuer keeps the one it
+came with, unless a person names another; what is stored are the bytes that were put aside; the entry goes last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from archive.dicom.coerce import CORRECT, Change
 from archive.dicom.dictionary import vr_of
 from archive.errors import ArchiveError, Conflict, Damaged
 from archive.index import Index, NewInstance, Outcome, Quarantined
+from archive.services.identity import ISSUER
 from archive.services.quarantine import Quarantine
-from archive.services.store import Decision, Origin, Store
+from archive.services.sources import Sources
+from archive.services.store import Decision, Store
 
 CHUNK = 1 << 18
 
@@ -32,16 +36,18 @@ class Release:
 class Releasing:
     """Releases entries of one quarantine into one store."""
 
-    def __init__(self, store: Store, index: Index) -> None:
+    def __init__(self, store: Store, index: Index, sources: Sources = Sources()) -> None:  # noqa: B008 - frozen
         self._store = store
         self._index = index
+        self._sources = sources
         self._quarantine: Quarantine = store.quarantine
 
     def release(self, entry: Quarantined, how: Release = Release()) -> Outcome:  # noqa: B008 - a frozen value
         """Store an entry's object and forget the entry. Raises Conflict when it still contradicts, Damaged, …"""
         new = entry.new
         decision = Decision(self.changes(new, how), how.accept, new.received_sha256 or new.sha256)
-        origin = Origin(new.source, address=new.address, as_is=True)
+        issuer = how.issuer if how.issuer is not None else new.header.values.get(ISSUER, "")
+        origin = replace(self._sources.origin(new.source, new.address), default_issuer=issuer)
         reception = self._store.receive(
             origin, new.header.sop_class_uid, new.header.sop_instance_uid, new.transfer_syntax, decision
         )
@@ -53,9 +59,8 @@ class Releasing:
         self._quarantine.discard(entry)
         return outcome
 
-    def _read(self, entry: Quarantined, write: object) -> None:
-        assert callable(write)
-        location = entry.new.location
+    def _read(self, entry: Quarantined, write: Callable[[bytes], None]) -> None:
+        location, sha = entry.new.location, hashlib.sha256()
         path = self._store.volume.root / entry.path
         try:
             with open(path, "rb") as file:
@@ -63,17 +68,21 @@ class Releasing:
                     raise Damaged("quarantined file is damaged", entry.path)
                 file.seek(location.offset)
                 while block := file.read(CHUNK):
+                    sha.update(block)
                     write(block)
         except OSError as error:
             raise Damaged("quarantined file is missing", f"{entry.path}: {error.strerror}") from error
+        if sha.digest() != entry.new.sha256:
+            raise Damaged("quarantined file is damaged", f"{entry.path} has other content than came")
 
     def changes(self, new: NewInstance, how: Release) -> list[Change]:
         """What makes an object what a person says that it is."""
         if how.patient_id:
             wanted = {"PatientID": how.patient_id}
+            issuer = new.header.values.get(ISSUER, "") if how.issuer is None else how.issuer
             if how.issuer is not None:
                 wanted["IssuerOfPatientID"] = how.issuer
-            wanted |= self._index.patient(how.patient_id, how.issuer or "")
+            wanted |= self._index.patient(how.patient_id, issuer)
         elif how.accept:
             wanted = self._index.belonging(new.header)
         else:

@@ -13,7 +13,7 @@ import logging
 import mmap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.coerce import Change
@@ -28,12 +28,12 @@ from archive.services.causes import IMAGE, Causes, Event
 from archive.services.changing import Changing
 from archive.services.commit import Arrival, Committer
 from archive.services.compression import said
+from archive.services.identity import PATIENT_ID, identified
 from archive.services.quarantine import Quarantine
 from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
 
-PATIENT_ID, ISSUER = 0x00100020, 0x00100021
 NO_PATIENT_ID = "Patient ID is missing"
 
 
@@ -367,14 +367,6 @@ class Reception:
             part, self._part = self._part, None
             self._store.quarantine.put_part(new, part, NO_PATIENT_ID)
         raise Conflict(NO_PATIENT_ID)
-
-
-def identified(header: Header, issuer: str) -> Header:
-    """With the issuer that the sender's Patient IDs have when they name none."""
-    values = header.values
-    if not issuer or values.get(ISSUER) or not values.get(PATIENT_ID):
-        return header
-    return replace(header, values={**values, ISSUER: issuer})
 
 
 def _mapped(fd: int) -> mmap.mmap:

@@ -19,8 +19,10 @@ from archive.dicom.header import read_header
 from archive.dicom.part10 import FileMeta, read_file_meta
 from archive.errors import ArchiveError, Damaged, NotUnderstood
 from archive.index import Index, StoredInstance
+from archive.services.compression import read_said
 from archive.services.integrity import LOST, Integrity, aside
-from archive.services.store import Origin, Store
+from archive.services.sources import Sources
+from archive.services.store import Decision, Store
 from archive.storage.local import Volume
 
 HEAD = 1 << 16
@@ -118,6 +120,7 @@ class Strays:
         store: Store | None,
         clock: Callable[[], float],
         grace: float = GRACE,
+        sources: Sources = Sources(),  # noqa: B008 - frozen
     ) -> None:
         self._index = index
         self._volume = volume
@@ -125,6 +128,7 @@ class Strays:
         self._store = store
         self._clock = clock
         self._grace = grace
+        self._sources = sources
 
     def find(self) -> Iterator[Stray]:
         """Every file that has been there for a while and that no row points to."""
@@ -146,6 +150,8 @@ class Strays:
             content = read_content(self._volume.root / path)
         except OSError as error:
             return None if isinstance(error, FileNotFoundError) else Stray(path, None)
+        if self._index.upkeep.has_put_away(self._volume.name, path):
+            return None
         instance = self._index.known(content.sop_instance_uid) if content else None
         if instance is not None and (instance.location.volume, instance.location.path) == (self._volume.name, path):
             return None
@@ -194,8 +200,11 @@ class Strays:
 
     def _take_in(self, path: str, meta: FileMeta) -> None:
         assert self._store is not None
-        origin = Origin(meta.source, as_is=True)
-        reception = self._store.receive(origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax)
+        origin, said = self._sources.origin(meta.source), read_said(meta.private)
+        decision = Decision(received_sha256=said.sha256 if said else b"")
+        reception = self._store.receive(
+            origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax, decision
+        )
         try:
             with open(self._volume.root / path, "rb") as file:
                 file.seek(meta.offset)

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ from archive.app.store import Archive
 from archive.errors import Damaged
 from archive.index import Outcome
 from archive.index.database import Session
+from archive.services.corrections import by
+from archive.services.deletion import Deletion
 from archive.services.fsck import POSITION, Kind
 from archive.services.pace import Throttle
-from archive.services.strays import Files
+from archive.services.sources import Sources
+from archive.services.strays import Files, Strays
+from archive.storage.ledger import Ledger
 from tests import builders
-from tests.services.keeping import checked, known, objects, opened, path_of, put, stored_bytes
+from tests.services.keeping import ORIGIN, checked, known, objects, opened, path_of, put, stored_bytes
 
 
 @pytest.fixture
@@ -195,6 +200,36 @@ def test_earlier_versions_are_no_strays_and_are_checked(tmp_path: Path) -> None:
         os.truncate(before, 500)
         (problem,) = checked(archive, digest=True)
         assert problem.kind is Kind.SIZE and problem.path == str(before.relative_to(archive.volume.root))
+
+
+def test_a_file_that_became_a_version_or_was_deleted_meanwhile_is_no_stray(tmp_path: Path) -> None:
+    """The list of files is read at the beginning of a check that may take hours."""
+    with opened(tmp_path, f"sqlite:///{tmp_path}/index.db", on_duplicate="version") as archive:
+        first = builders.ct()
+        put(archive, first)
+        strays = Strays(archive.index, archive.volume, archive.integrity, archive.store, time.time, 0.0)
+        path = known(archive, first).location.path
+        second = builders.ct(SOPInstanceUID=first.SOPInstanceUID, SeriesInstanceUID=first.SeriesInstanceUID,
+                             StudyInstanceUID=first.StudyInstanceUID, InstanceNumber=9)  # fmt: skip
+        put(archive, second)
+        assert strays.look(path) is None
+        deletion = Deletion(archive.index, archive.corrections, Ledger(tmp_path / "files/deletions"), archive.volume)
+        deletion.delete(str(first.SOPInstanceUID), by("admin", "phantom"))
+        assert strays.look(path) is None
+
+
+def test_what_is_taken_in_belongs_to_the_issuer_of_its_source(archive: Archive) -> None:
+    data = builders.ct()
+    put(archive, data, origin=replace(ORIGIN, default_issuer="H2"))
+    stored = known(archive, data)
+    archive.index.remove([stored.id])
+    strays = Strays(
+        archive.index, archive.volume, archive.integrity, archive.store, time.time, 0.0,
+        Sources(issuers={ORIGIN.calling: "H2"}),
+    )  # fmt: skip
+    (stray,) = strays.find()
+    assert strays.adopt(stray) == "taken in"
+    assert archive.index.patient(str(data.PatientID), "H2") and not archive.index.patient(str(data.PatientID), "")
 
 
 def test_a_set_of_files_holds_what_it_was_given() -> None:

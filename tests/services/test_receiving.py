@@ -247,6 +247,20 @@ def test_versions_are_kept_beside_the_current_one(begin_each: Begin) -> None:
     assert site.index.versions(str(first.SOPInstanceUID)) == []
 
 
+def test_a_crash_keeps_the_files_of_versions(begin_each: Begin) -> None:
+    """The journal knows both contents, the row names one, the version the other."""
+    site = begin_each(on_duplicate="version")
+    first = builders.ct()
+    put(site, first)
+    put(site, again(first, InstanceNumber=9))
+    site.crash()
+    revived = begin_each(on_duplicate="version")
+    (version,) = revived.index.versions(str(first.SOPInstanceUID))
+    old = (revived.volume.root / version.location.path).read_bytes()[version.location.offset :]
+    assert old == builders.bytes_of(first)
+    assert len(revived.objects()) == 2
+
+
 def test_versions_go_with_their_instance(begin_each: Begin) -> None:
     site = begin_each(on_duplicate="version")
     first = builders.ct()
@@ -506,6 +520,34 @@ def test_a_discarded_entry_is_gone_with_its_file(site: Site) -> None:
     (entry,) = site.index.quarantined()
     assert site.store.quarantine.discard(entry) and not site.store.quarantine.discard(entry)
     assert site.index.quarantined() == [] and aside(site) == []
+
+
+def test_a_release_belongs_to_the_issuer_that_it_came_with(each_site: Site) -> None:
+    """Two hospitals give out the same number: a release must not move an object from one's patient to another's."""
+    site, theirs = each_site, replace(CT1, default_issuer="H2")
+    first = builders.ct(PatientName="Of^H1")
+    put(site, first, replace(CT1, default_issuer="H1"))
+    second = like(first, PatientName="Of^H2")
+    assert "another patient" in refused(site, second, theirs)
+    known = site.index.known(str(first.SOPInstanceUID))
+    assert known is not None
+    site.index.remove([known.id])
+    (entry,) = site.index.quarantined()
+    assert Releasing(site.store, site.index).release(entry) is Outcome.STORED
+    assert site.index.patient("P0001", "H2")["PatientName"] == "Of^H2"
+    assert site.index.patient("P0001", "") == {}
+
+
+def test_a_damaged_file_is_not_released(site: Site) -> None:
+    conflicting(site)
+    (entry,) = site.index.quarantined()
+    path = site.volume.root / entry.path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match="damaged"):
+        Releasing(site.store, site.index).release(entry, Release("P0001"))
+    assert site.index.quarantined() == [entry] and len(site.objects()) == 1
 
 
 def test_an_entry_without_its_file_says_so(site: Site) -> None:
