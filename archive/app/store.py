@@ -179,20 +179,21 @@ def recover(config: Config) -> None:
     # Behind the journals, which on a new index bring back what was deleted since.
     Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).start()
     sweep_spool(volume, index)
-    Quarantine(volume, index).adopt()
+    Quarantine(volume, index).adopt(receiving.sources(config).issuers)
     volume.close()
     index.close()
 
 
 def settle_journals(config: Config) -> None:
-    """Make the files whole that journals hold when the index is lost; their rows are made from the files afterwards."""
+    """Make files whole that were torn, when the index is lost and about to be made from them.
+
+    The journals stay as they are: ``recover`` settles them by the new index, which knows what belongs together.
+    """
     with tempfile.TemporaryDirectory() as folder:
         index = open_index(f"sqlite:///{folder}/index.db")
         volume = open_volume(config, index, time.time)
         for slot in slots(volume.root / "journal"):
-            committer = open_committer(config, volume, index, open_journal(config, volume, slot))
-            committer.recover()
-            committer.close()
+            open_committer(config, volume, index, open_journal(config, volume, slot)).mend_files()
         volume.close()
         index.close()
 

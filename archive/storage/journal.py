@@ -208,6 +208,10 @@ class Journal:
         os.fdatasync(self._fd)
         os.close(self._fd)
 
+    def leave(self) -> None:
+        """Let go of it with all its records."""
+        os.close(self._fd)
+
 
 def _take(folder: Path, wanted: int | None) -> tuple[int, int]:
     """Lock the wanted slot, or the lowest one that nobody alive holds."""

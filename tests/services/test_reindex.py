@@ -14,12 +14,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from archive.app.keeping import compressors
-from archive.app.store import Archive, settle_journals
+from archive.app.store import Archive, recover, settle_journals
 from archive.cli.reindex import reader
 from archive.config import Config
 from archive.dicom import compressed as ts
 from archive.dicom.query import Root
-from archive.errors import ConfigurationError
+from archive.errors import Conflict, ConfigurationError
 from archive.index import Index, Outcome, open_index
 from archive.services.reindex import Reindex, Report, is_unfinished
 from archive.storage.local import Volume
@@ -27,7 +27,7 @@ from archive.workers.reading import in_processes
 from tests import builders
 from tests.dicom.pictures import picture
 from tests.index.made import query
-from tests.services.keeping import checked, configured, known, objects, opened, path_of, put
+from tests.services.keeping import checked, configured, known, objects, opened, path_of, put, stored_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -263,8 +263,56 @@ def test_what_only_the_journal_holds_is_there_again(tmp_path: Path) -> None:
     paths[0].unlink()
     os.truncate(paths[1], 200)
     lose(tmp_path)
-    assert rebuilt(config).stored == 3
+    assert rebuilt(config).stored == 2
+    recover(config)
     with Archive(config) as again:
+        assert [again.index.known(str(data.SOPInstanceUID)) is not None for data in made] == [True] * 3
+        assert checked(again, digest=True) == []
+
+
+def crashed(archive: Archive) -> None:
+    archive.index.close()
+    os.close(archive.journal._fd)
+    os.close(archive.volume.spool._lock)
+
+
+def test_what_was_stored_after_a_deletion_stays_when_the_journal_holds_both(tmp_path: Path) -> None:
+    """The journal alone would take the newer content for a conflict with the older one, which is gone."""
+    config = configured(tmp_path, f"sqlite:///{tmp_path}/index.db")
+    first = builders.ct()
+    same = {name: first[name].value for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")}
+    second = builders.ct(**same, InstanceNumber=9)
+    archive = Archive(config)
+    put(archive, first)
+    gone = known(archive, first)
+    archive.index.remove([gone.id])
+    archive.volume.remove(gone.location.path)
+    assert put(archive, second) is Outcome.STORED
+    crashed(archive)
+    lose(tmp_path)
+    rebuilt(config)
+    recover(config)
+    with Archive(config) as again:
+        assert stored_bytes(again, second) == builders.bytes_of(second)
+        assert checked(again, digest=True) == []
+
+
+def test_what_was_refused_stays_out_when_the_journal_holds_it(tmp_path: Path) -> None:
+    config = configured(tmp_path, f"sqlite:///{tmp_path}/index.db", on_conflict="reject")
+    first = builders.ct(PatientID="RIGHT")
+    wrong = builders.ct(PatientID="WRONG", StudyInstanceUID=first.StudyInstanceUID)
+    with Archive(config) as archive:
+        put(archive, first)
+    archive = Archive(config)
+    with pytest.raises(Conflict):
+        put(archive, wrong)
+    crashed(archive)
+    lose(tmp_path)
+    rebuilt(config)
+    recover(config)
+    with Archive(config) as again:
+        assert again.index.known(str(wrong.SOPInstanceUID)) is None
+        assert again.index.known(str(first.SOPInstanceUID)) is not None
         assert checked(again, digest=True) == []
 
 
