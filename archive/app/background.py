@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from archive.app.acceptor import HANDLED, Reload
+from archive.app.availability import notify_peers
 from archive.app.commitment import commitments
 from archive.app.deletion import unlinkers
 from archive.app.delivery import deliver
@@ -35,7 +36,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
-    follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on,
+    follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on, notify_peers,
 )  # fmt: skip
 
 

@@ -9,9 +9,11 @@ from archive.app.life import lifecycle_of
 from archive.app.store import Archive, causes
 from archive.config import Config
 from archive.dimse.access import Access
+from archive.dimse.contexts import MPPS
 from archive.dimse.destinations import Destinations
-from archive.dimse.mpps import CreateStep, SetStep, StepForwarder
+from archive.dimse.mpps import CreateStep, SetStep
 from archive.dimse.session import Verb
+from archive.dimse.telling import Teller
 from archive.dimse.wire import Field
 from archive.errors import ArchiveError
 from archive.services.lifecycle import READY
@@ -39,7 +41,7 @@ def follow_performed(archive: Archive, config: Config) -> Iterable[Worker]:
         except ArchiveError:
             return  # it is ready or further already
 
-    tell = StepForwarder(Destinations.of(config, Access.of(config)))
+    tell = Teller(Destinations.of(config, Access.of(config)), MPPS)
     forwarding, completing = Forwarding(index, tell, time.time), Completing(index, make_ready, time.time)
     return [
         LaneWorker("mpps", FORWARD, index, forwarding, clock=time.time, batch=TOGETHER, ordered=True),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from archive.app import keeping, matchcauses, messagecauses, receiving, routing, steps
+from archive.app import keeping, matchcauses, messagecauses, noticecauses, receiving, routing, steps
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.errors import ConfigurationError
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
 CAUSES: tuple[Callable[[Causes, Config], None], ...] = (
     routing.add, keeping.compress_arrivals, steps.add, matchcauses.add,
-    messagecauses.add,
+    messagecauses.add, noticecauses.add,
 )  # fmt: skip
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
+from .availability import notified
 from .certificates import Finding, examine, examine_authority
 from .complaints import Complaint, Where
 from .document import join
@@ -29,7 +30,7 @@ COMMIT_WAYS = ("commit_same_association", "commit_new_association", "commit_both
 
 def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
-    for check in (titles, limits, listeners, client_certificates, peers, routes, coercions, receivers):
+    for check in (titles, limits, listeners, client_certificates, peers, routes, coercions, receivers, notified):
         yield from check(config, reading)
 
 

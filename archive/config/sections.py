@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import values, words
+from .availability import Availability
 from .complaints import Complaint, Where
 from .hl7 import Hl7, PeerWorklist, Worklist
 from .keeping import CompressRule, Scrub
@@ -313,6 +314,7 @@ class Config:
     studies: Studies = option(Section(Studies), {}, "when a study is ready")
     commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
     mpps: Mpps = option(Section(Mpps), {}, "what becomes of performed procedure steps")
+    availability: Availability = option(Section(Availability), {}, "who is told what can be retrieved")
     log: Log = option(Section(Log), {}, "what is logged")
     coerce: tuple[Coerce, ...] = option(ListOf(Section(Coerce)), [], "rules that change objects on their way in or out")
     provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")

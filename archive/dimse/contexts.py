@@ -21,6 +21,7 @@ COMMITMENT = "1.2.840.10008.1.20.1"  # PS3.4 annex J, Push Model
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # its well-known SOP instance (PS3.4 J.3.5)
 MPPS = "1.2.840.10008.3.1.2.3.3"  # PS3.4 F.7
 WORKLIST = "1.2.840.10008.5.1.4.31"  # PS3.4 annex K
+AVAILABILITY = "1.2.840.10008.5.1.4.33"  # PS3.4 annex R
 
 # PS3.4 C.6 (and, retired, Patient/Study Only): Query/Retrieve by root.
 _QR = "1.2.840.10008.5.1.4.1.2"

@@ -1,4 +1,4 @@
-"""What follows from performed steps: they are passed on, and studies are ready that are whole.
+"""What follows from performed steps: peers are told in order, and studies are ready that are whole.
 
 Rules that hold here: a peer is told in the order of what happened, so that a failure holds up what comes after it for
 the same peer and nothing else; what was refused is not tried again.
@@ -24,7 +24,7 @@ Tell = Callable[[str, Sequence[Mapping[str, Any]]], Iterator[ArchiveError | None
 
 
 class Forwarding:
-    """The job of passing on."""
+    """The job of telling peers."""
 
     def __init__(self, index: Index, tell: Tell, clock: Callable[[], float]) -> None:
         self._index, self._tell, self._clock = index, tell, clock
@@ -43,7 +43,7 @@ class Forwarding:
         elif isinstance(error, Unreachable):
             raise error
         else:
-            log.warning("performed step was not passed on to %s: %s", task.lane, error)
+            log.warning("%s was not told to %s: %s", task.kind, task.lane, error)
             self._index.fail(task.id, owner, self._clock(), str(error))
 
     def _put_back(self, tasks: Sequence[Task], owner: str, error: ArchiveError) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from archive.config import Config, Listener, Peer, load
+from archive.config.availability import NoticeRule
 from archive.config.document import Node, parse
 from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
 from archive.config.keeping import CompressRule
@@ -26,7 +27,9 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
-IN_REMARKS = (TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, Hl7Receiver)
+IN_REMARKS = (
+    TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver,
+)  # fmt: skip
 
 
 def test_the_shipped_file_runs_like_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
