@@ -29,4 +29,6 @@ def _on_study(event: Event) -> Iterator[NewTask]:
 
 def _on_order(event: Event) -> Iterator[NewTask]:
     if event.study_uid:
-        yield NewTask(KIND, {"order": event.study_uid}, lane=LANE)
+        # An order that was there before has a UID of its own, whatever the message would have made.
+        keys = {name: value for name, value in event.details["keys"].items() if value}
+        yield NewTask(KIND, {"order": {"study_uid": event.study_uid, **keys}}, lane=LANE)

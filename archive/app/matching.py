@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from archive.app.life import lifecycle_of
 from archive.app.store import Archive
 from archive.config import Config
 from archive.index import Index
+from archive.index.orders import OrderKeys
 from archive.services.corrections import Corrections
 from archive.services.matching import Matching
 from archive.workers.lanes import LaneWorker
@@ -23,8 +24,9 @@ def matching_of(index: Index, corrections: Corrections, config: Config) -> Match
 def match_studies(archive: Archive, config: Config) -> Iterable[Worker]:
     index = archive.index
 
-    def waiting(order_uid: str) -> Iterable[str]:
-        for order in index.orders.latest(study_uid=order_uid):
+    def waiting(keys: Mapping[str, str]) -> Iterable[str]:
+        order = index.orders.find(OrderKeys(**keys))
+        if order is not None:
             yield from index.matches.waiting(
                 study_uid=order.study_uid, accession_number=order.accession_number, patient_id=order.patient_id
             )

@@ -7,7 +7,7 @@ transaction; what a match corrected is named beside it, so that taking it back u
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from archive.index.conditions import Sql, any_of
@@ -39,13 +39,20 @@ class Matches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, study_uid: str, order_uid: str, how: str, now: float, operations: Sequence[int] = ()) -> bool:
-        """Link a study with an order, whose steps are done by it; False when the study is of an order already."""
+    def add(
+        self, study_uid: str, order_uid: str, how: str, now: float, operations: Sequence[int] = (), *,
+        modalities: Collection[str] = (),
+    ) -> bool:  # fmt: skip
+        """Link a study with an order; False when the study is of an order already.
+
+        Its steps are done by that, of several those of the ``modalities`` that the study has.
+        """
 
         def work(session: Session) -> bool:
             row = session.row(_INSERT, (study_uid, order_uid, how, now, json.dumps(list(operations))))
             if row is not None:
-                advance(session, OrderKeys(order_uid), "", StepState.COMPLETED)
+                for step_id in _done(session, order_uid, modalities):
+                    advance(session, OrderKeys(order_uid), step_id, StepState.COMPLETED)
             return row is not None
 
         return self._database.transact(work)
@@ -88,7 +95,7 @@ class Matches:
     def candidates(
         self, *, study_uid: str, accession_number: str, patient_id: str, dates: tuple[str, str], limit: int = 200
     ) -> list[OrderSummary]:
-        """Orders that a study may be of: by its UID, its accession number, its patient; then by the days of their steps.
+        """Orders that a study may be of: by UID, accession number, patient; then by the days of their steps.
 
         Of a large department's orders near a day only the latest are looked at, of the others all.
         """
@@ -121,6 +128,21 @@ class Matches:
             )
         )
         return [str(row[0]) for row in rows]
+
+
+def _done(session: Session, order_uid: str, modalities: Collection[str]) -> list[str]:
+    """The steps of an order that a study is: where modalities tell of their steps, those say it themselves."""
+    steps = session.rows(
+        "SELECT s.step_id, s.modality, s.state FROM scheduled_step s JOIN imaging_order o ON o.id = s.imaging_order"
+        " WHERE o.study_instance_uid = ? ORDER BY s.id",
+        (order_uid,),
+    )
+    if len(steps) < 2:
+        return [str(step_id) for step_id, _, _ in steps]
+    if session.row("SELECT 1 FROM performed_step WHERE study_instance_uid = ?", (order_uid,)):
+        return []
+    ended = (StepState.DISCONTINUED.value, StepState.CANCELLED.value)
+    return [str(step_id) for step_id, modality, state in steps if modality in modalities and state not in ended]
 
 
 def _match(row: Row) -> Match:

@@ -363,7 +363,8 @@ Days = tuple[str | None, str | None]
 def _at_stations(stations: Sequence[str], days: Days) -> Sql:
     """Steps of these stations: the days are beside the titles, so that years of a station's past cost nothing."""
     marks = ", ".join("?" * len(stations))
-    sql, values = all_of([(f"aet IN ({marks})", list(stations)), *([_between("start_date", days)] if any(days) else [])])
+    tests: list[Sql] = [(f"aet IN ({marks})", list(stations))]
+    sql, values = all_of([*tests, *([_between("start_date", days)] if any(days) else [])])
     return f"s.id IN (SELECT step FROM scheduled_station WHERE {sql})", values
 
 

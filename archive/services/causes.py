@@ -17,7 +17,7 @@ from archive.index import NewTask
 
 IMAGE = "image"  # an instance is being stored
 STUDY = "study"  # a study enters a state: the fact StudyState says which
-ORDER = "order"  # an order is saved, new or changed: facts are those of its patient, procedure and last step
+ORDER = "order"  # an order is saved, new or changed: facts are of its patient and last step, "keys" its numbers
 DAMAGE = "damage"  # a stored file was found damaged or missing: the detail "reason" says how
 PERFORMED = "performed"  # a performed procedure step begins, goes on or ends: the details say what was told
 MESSAGE = "message"  # an HL7 message is carried out: the details are its kind and content

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from archive.dicom.attributes import Level
@@ -111,22 +112,32 @@ class Matching:
         if not order.patient_id:
             raise NotPossible("order names no patient", order.study_uid)
         person = Person(order.patient_id, order.issuer)
-        # The same names when a match that was interrupted is made again, others after it was taken back.
-        turn = f"match:{study_uid}:{order.study_uid}:{len(self._lifecycle.history(study_uid))}"
+        turn = self._turn(f"match:{study_uid}:{order.study_uid}")
         patient = {keyword: str(values[keyword]) for keyword in _PATIENT if values.get(keyword)}
         done: list[Operation | None] = []
         if (facts.get("PatientID"), facts.get("IssuerOfPatientID", "")) != person or _other_name(facts, patient):
             who = by(actor, reason, f"{turn}:p")
             done.append(self._corrections.move_studies([study_uid], person, who, values=patient))
+        else:  # so already, or made so by a match that was interrupted before it was noted
+            done.append(self._index.corrections.operation(f"{turn}:p"))
         described = dict(values) | {"StudyDescription": values.get("RequestedProcedureDescription", "")}
         wanted = {keyword: str(described[keyword]) for keyword in _STUDY if described.get(keyword)}
         if wanted:
             done.append(self._corrections.edit(Level.STUDY, study_uid, wanted, by(actor, reason, f"{turn}:s")))
         return [each for each in done if each is not None]
 
+    def _turn(self, match: str) -> str:
+        """The same name when a match that was interrupted is made again, another after it was taken back."""
+        for number in count(1):
+            known = [self._index.corrections.operation(f"{match}:{number}:{part}") for part in "ps"]
+            if not any(each and each.undone_by for each in known):
+                break
+        return f"{match}:{number}"
+
     def _link(self, study_uid: str, order: OrderSummary, how: str, operations: Sequence[int]) -> Match:
         now = self._clock()
-        if not self._index.matches.add(study_uid, order.study_uid, how, now, operations):
+        modalities = self._facts(study_uid).get("ModalitiesInStudy", "").split("\\")
+        if not self._index.matches.add(study_uid, order.study_uid, how, now, operations, modalities=modalities):
             raise Conflict("study is matched already; unmatch it first", study_uid)
         log.info("study %s is of order %s: %s", study_uid, order.study_uid, how)
         if self._lifecycle.state(study_uid) == UNMATCHED:

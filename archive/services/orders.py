@@ -7,6 +7,7 @@ event tells the rest of the archive of each order that was saved, in the same tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from archive.index import Index, NewTask
@@ -48,7 +49,10 @@ class Orders:
         values = {**change.defaults, **change.attributes}
         for step in change.steps:
             values |= {**step.defaults, **step.attributes}
-        return self._causes.tasks(Event(ORDER, _facts(values), when, study_uid=_text(values, "StudyInstanceUID")))
+        # An order that is there keeps the Study Instance UID it has: it is found again by its numbers as well.
+        details = {"keys": asdict(change.keys)}
+        uid = _text(values, "StudyInstanceUID")
+        return self._causes.tasks(Event(ORDER, _facts(values), when, study_uid=uid, details=details))
 
 
 def _facts(values: Mapping[str, Any]) -> Any:

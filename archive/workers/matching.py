@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from archive.errors import ArchiveError
 from archive.index import Index, Task
@@ -18,7 +18,7 @@ class Looking:
         self,
         index: Index,
         look: Callable[[str], object],
-        waiting: Callable[[str], Iterable[str]],
+        waiting: Callable[[Mapping[str, str]], Iterable[str]],
         clock: Callable[[], float],
     ) -> None:
         """``look`` matches a study, ``waiting`` gives the unmatched studies that an order may be about."""
@@ -37,4 +37,4 @@ class Looking:
 
     def _studies(self, task: Task) -> Iterable[str]:
         order = task.payload.get("order")
-        return self._waiting(str(order)) if order else [str(task.payload["study"])]
+        return self._waiting(order) if order else [str(task.payload["study"])]
