@@ -304,4 +304,6 @@ def _timeval(seconds: float) -> bytes:
 
 
 def _said(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS: {error.reason}"  # its errno is no error of the system
     return os.strerror(error.errno) if error.errno else type(error).__name__

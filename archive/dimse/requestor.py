@@ -101,10 +101,11 @@ def _connected(
     except (OSError, ValueError) as error:  # ValueError: a host name that is none
         if sock is not None:
             sock.close()
-        raise Unreachable("The remote AE could not be reached", f"{host}:{port}: {_said(error)}") from error
+        raise Unreachable("The remote AE could not be reached", f"{host}:{port}: {said(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Why a connection did not come to be, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
