@@ -22,6 +22,7 @@ from archive.cli import (
     commit,
     corrections,
     delete,
+    doctor,
     fsck,
     importing,
     index,
@@ -42,8 +43,8 @@ from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
-    serve, check, status, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes, sending,
-    fsck, reindex, commit, corrections, delete,
+    serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
+    sending, fsck, reindex, commit, corrections, delete,
 )  # fmt: skip
 
 

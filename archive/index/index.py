@@ -232,8 +232,9 @@ class Index:
         """The entries of one SOP Instance UID."""
         return quarantine.of(self.database, sop_instance_uid)
 
-    def count_quarantined(self) -> int:
-        return quarantine.count(self.database)
+    def count_quarantined(self, source: str = "") -> int:
+        """How many objects are in quarantine, of all or of one sender."""
+        return quarantine.count(self.database, source)
 
     def quarantine_key(self, path: str) -> int:
         """The id of the entry of a file, 0 for none."""

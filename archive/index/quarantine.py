@@ -42,8 +42,9 @@ def of(database: Database, sop_instance_uid: str) -> list[Quarantined]:
     return [_entry(row) for row in database.read(lambda session: session.query(query))]
 
 
-def count(database: Database) -> int:
-    rows = database.read(lambda session: session.rows("SELECT COUNT(*) FROM quarantine"))
+def count(database: Database, source: str = "") -> int:
+    where, values = (" WHERE source = ?", (source,)) if source else ("", ())
+    rows = database.read(lambda session: session.rows(f"SELECT COUNT(*) FROM quarantine{where}", values))
     return int(rows[0][0])
 
 
