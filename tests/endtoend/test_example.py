@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 import yaml
+from pydicom.dataset import Dataset
 
 from archive import __version__
+from archive.app.store import index_of
 from archive.config import load
+from archive.dicom.compressed import JPEG_LOSSLESS_SV1
 from tests import builders
 from tests.endtoend.dcmtk import Client, run, storescp
 from tests.endtoend.test_receiving import Site, like
-from tests.faults.daemon import ROOT
+from tests.faults.daemon import ROOT, wait_until
 
 EXAMPLE = ROOT / "config/examples/upper-case-and-provenance.yaml"
 CREATOR = "BRIT Systems, Inc."
@@ -96,9 +100,28 @@ def test_the_first_proposed_syntax_is_stored(site: Site, option: str, syntax: st
     data = builders.ct(PatientID="SYNTAX")
     path = builders.write(site.folder / "syntax.dcm", data)
     Client(site.daemon).call("storescu", option, rest=[path])
-    files = [pydicom.dcmread(each, stop_before_pixels=True) for each in site.daemon.objects()]
-    (stored,) = [each for each in files if each.SOPInstanceUID == data.SOPInstanceUID]
-    assert stored.file_meta.TransferSyntaxUID == syntax
+    assert syntaxes(site, data)[0] == syntax
+
+
+def syntaxes(site: Site, data: Dataset) -> tuple[str, str]:
+    """In which transfer syntax an image came, and in which it is stored now."""
+    with closing(index_of(load(site.daemon.config_file))) as index:
+        known = index.known(str(data.SOPInstanceUID))
+        assert known is not None
+        received = index.upkeep.received(known)
+        assert received is not None
+        return received.transfer_syntax, known.transfer_syntax
+
+
+def test_images_become_lossless_jpeg_and_stay_what_they_were(site: Site) -> None:
+    pixels = bytes(range(256)) * 512
+    size = {"Rows": 256, "Columns": 256, "PixelData": pixels}
+    data = builders.ct(PatientID="JPEG", BitsAllocated=16, BitsStored=16, HighBit=15, **size)
+    assert site.store(data) == (0, "")
+    wait_until(lambda: syntaxes(site, data)[1] == JPEG_LOSSLESS_SV1, 60, "it was never compressed")
+    assert site.fetched(data).PixelData == pixels
+    assert site.store(data) == (0, ""), "the same object again"
+    assert "compressed to jpeg-lossless-sv1" in site.archive("status")
 
 
 def test_the_private_block_says_who_sent_it_and_what_was_done(site: Site) -> None:
