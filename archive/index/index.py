@@ -163,8 +163,11 @@ class Index:
         """Rows that go for good, and the files that follow them."""
         return DeletionRows(self.database, self._instances.forget)
 
-    def laid_over(self, instance: int) -> dict[str, str | None]:
-        """What an instance says on its way out that its file does not, by keyword; None takes an attribute away."""
+    def laid_over(self, instance: int) -> dict[str, str | None] | None:
+        """What an instance says on its way out that its file does not, by keyword; None takes an attribute away.
+
+        None for an instance that is not there any more.
+        """
         return outward.laid_over(self.database, instance)
 
     def remove(self, ids: Collection[int]) -> Removed:

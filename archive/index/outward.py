@@ -45,21 +45,21 @@ STUDY_MODULE = (
 SERIES_MODULE = ("SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime", "ProtocolName")
 
 
-def laid_over(database: Database, instance: int) -> Laid:
-    """What differs from the file of an instance, by its id; nothing when it is not there any more."""
+def laid_over(database: Database, instance: int) -> Laid | None:
+    """What differs from the file of an instance, by its id; None when it is not there any more."""
     while True:
         before, found, after = database.read(lambda session: (last(session), _laid(session, instance), last(session)))
         if before == after:
             return found
 
 
-def _laid(session: Session, key: int) -> Laid:
+def _laid(session: Session, key: int) -> Laid | None:
     image = rows.by_id(session, Level.IMAGE, key)
     series = image and rows.by_id(session, Level.SERIES, image["series"])
     study = series and rows.by_id(session, Level.STUDY, series["study"])
     patient = study and rows.by_id(session, Level.PATIENT, study["patient"])
     if not (image and series and study and patient):
-        return {}
+        return None
     origin = overlay.received(session, Level.IMAGE, image["sop_instance_uid"]).get(SERIES)
     found = _of_series(session, series, bool(origin))
     origin = origin or overlay.received(session, Level.SERIES, series["series_instance_uid"]).get(STUDY)

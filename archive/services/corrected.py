@@ -2,7 +2,8 @@
 
 Rules that hold here: an object that is not below anything corrected costs a look at its own value; what the index says
 goes into the data set as a change with the reason CORRECT (PS3.3 C.12.1.1.9), and one that agrees with the file changes
-nothing; a file of a folder is no object of the archive and goes out as it is.
+nothing; what was deleted meanwhile does not go out as it once came; a file of a folder is no object of the archive and
+goes out as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydicom.datadict import tag_for_keyword
 from archive.dicom.attributes import BY_KEYWORD
 from archive.dicom.coerce import CORRECT, Change
 from archive.dicom.dictionary import vr_of
+from archive.errors import Missing
 from archive.index import Index, StoredInstance
 from archive.services.outgoing import Source, Subject
 
@@ -26,7 +28,10 @@ def corrections_of(index: Index) -> Source:
         instance = subject.instance
         if not isinstance(instance, StoredInstance) or not instance.corrected:
             return ()
-        return changes(index.laid_over(instance.id))
+        laid = index.laid_over(instance.id)
+        if laid is None:  # deleted meanwhile: nobody can tell any more whose it is
+            raise Missing("no such instance", instance.sop_instance_uid)
+        return changes(laid)
 
     return source
 

@@ -11,12 +11,15 @@ import pytest
 from pydicom.dataset import Dataset
 
 from archive.dicom.attributes import HEADER_TAGS, Level
-from archive.errors import NotThere, StorageFailed
+from archive.errors import Missing, NotThere, StorageFailed
 from archive.index import Index, Outcome, open_index
 from archive.index.overlay import Person
 from archive.services.commit import Committer
+from archive.services.corrected import corrections_of
 from archive.services.corrections import Corrections, by
 from archive.services.deletion import LATER, REST, Deletion, Unlinking
+from archive.services.outgoing import Outgoing, Receiver
+from archive.services.retrieve import Retrieve
 from archive.services.store import Origin, Rules, Store
 from archive.storage.journal import Journal
 from archive.storage.ledger import Ledger
@@ -91,6 +94,21 @@ def images(count: int, study: str = "1.2.3", series: str = "", **more: Any) -> l
         builders.ct(StudyInstanceUID=study, SeriesInstanceUID=f"{study}.{series or number % 2 + 1}", **more)
         for number in range(count)
     ]
+
+
+def test_what_is_deleted_while_it_is_sent_does_not_go_out_uncorrected(site: Site) -> None:
+    """Its file is still open, its corrections are gone with its row."""
+    (sent,) = images(1, PatientID="WRONG")
+    site.put(sent)
+    site.corrections.move_studies(["1.2.3"], Person("RIGHT"), by(*WHO))
+    selected = site.index.known(sent.SOPInstanceUID)
+    assert selected is not None and selected.corrected
+    outgoing = Outgoing([corrections_of(site.index)], system="ARCHIVE", clock=time.time)
+    with Retrieve(site.index, {"main": site.volume}).open(selected) as file:
+        assert outgoing.changes(selected, Receiver("WS1"), file)
+        site.deletion.delete("1.2.3", by(*WHO))
+        with pytest.raises(Missing):
+            outgoing.changes(selected, Receiver("WS1"), file)
 
 
 def test_a_study_is_gone_at_once_and_its_files_by_and_by(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
