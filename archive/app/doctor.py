@@ -12,16 +12,17 @@ from pathlib import Path
 
 from archive.app.acceptor import destinations
 from archive.app.store import index_of
-from archive.config import Complaint, Config, Peer
+from archive.config import Complaint, Config, Peer, certificates
 from archive.config.words import VERBS
 from archive.dimse.access import Access, Why
 from archive.dimse.destinations import Destination
 from archive.dimse.probe import Probed, listens, probe_all
-from archive.errors import ArchiveError, ConfigurationError
+from archive.errors import ArchiveError, ConfigurationError, IndexUnavailable
 from archive.index import CallerSeen, Index, State, Which
 from archive.services import doctor
 from archive.services.doctor import Call, Entry, Finding
 from archive.services.lifecycle import UNMATCHED
+from archive.services.routing import DELIVER, VERIFY
 
 MOST = 1000  # rows of one kind that are looked at: more are no better known by their number
 
@@ -29,7 +30,7 @@ MOST = 1000  # rows of one kind that are looked at: more are no better known by 
 def examine(config: Config, aet: str, now: float, *, since: float, deadline: float) -> list[Finding]:
     """Why a caller or a destination does not work; without ``aet`` everything."""
     look = _One(config, aet, now, since, deadline) if aet else _Whole(config, now, since, deadline)
-    return [finding for part in look.parts() for finding in _safely(part)]
+    return list(dict.fromkeys(finding for part in look.parts() for finding in _safely(part)))
 
 
 def _safely(part: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -46,11 +47,22 @@ class _Doctor:
 
     def __init__(self, config: Config, now: float, since: float, deadline: float) -> None:
         self.config, self.now, self.since, self.deadline = config, now, since, deadline
+        self._index: Index | None = None
+        self._silent: IndexUnavailable | None = None
         self.access = Access.of(config)
         self.entries = [_entry(peer) for peer in config.peers.values()]
 
     def index(self) -> Index:
-        return index_of(self.config)
+        """Opened once; one that does not answer is asked once, since each try may take its whole time."""
+        if self._silent:
+            raise self._silent
+        try:
+            self._index = self._index or index_of(self.config)
+            self._index.is_empty()
+        except IndexUnavailable as error:
+            self._silent = error
+            raise
+        return self._index
 
     def warnings(self, prefix: str = "") -> Iterator[Finding]:
         for each in self.config.warnings:
@@ -137,8 +149,16 @@ class _Whole(_Doctor):
     """Everything."""
 
     def parts(self) -> tuple[Callable[[], Iterable[Finding]], ...]:
-        here = (self.warnings, self.listeners, self.disk)
+        here = (self.warnings, self.certificates, self.listeners, self.disk)
         return (*here, self.echo, self.queue, self.failures, self.people, self.callers)
+
+    def certificates(self) -> Iterator[Finding]:
+        """That of the HL7 port where it has its own; the warnings tell of all others."""
+        section = self.config.hl7
+        told = {listener.tls.cert for listener in self.config.listeners if listener.tls}
+        if section and section.cert and section.key and section.cert not in told:
+            for each in certificates.examine(section.cert, section.key, self.now, rsa=False):
+                yield Finding(f"hl7.{each.option}", each.problem, each.remedy)
 
     def listeners(self) -> Iterator[Finding]:
         for each in self.config.listeners:
@@ -155,8 +175,7 @@ class _Whole(_Doctor):
 
     def queue(self) -> Iterator[Finding]:
         held = self.index().queue.lanes()
-        kinds = tuple({kind for kind, _, _ in self.index().task_counts()})
-        yield from doctor.lanes(held, self.index().queue.open(kinds) if kinds else {}, self.now)
+        yield from doctor.lanes(held, self.index().queue.open((DELIVER, VERIFY)), self.now)
 
     def people(self) -> list[Finding]:
         index = self.index()

@@ -14,47 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from archive.index import CallerSeen, Lane, State, Task
+from archive.services.remedies import remedy
 from archive.services.waiting import clock, held_up
 
 SOON = 30 * 86400  # seconds before its end at which a certificate is told of: what a hospital's authority needs
 RESEMBLES = 0.75  # of difflib: one wrong character in five
 WRONG, NOTE = "wrong", "note"
-
-# Words of a failed call -> what would do; the first that is found in the text.
-REMEDIES: tuple[tuple[str, str], ...] = (
-    ("Connection refused", "nobody listens there: start the DICOM service at {aet}, or correct {key}.port"),
-    ("No route to host", "correct {key}.host, or the network between"),
-    ("Network is unreachable", "correct {key}.host, or the network between"),
-    ("Name or service not known", "correct the name in {key}.host, or write the address"),
-    ("No address associated", "correct the name in {key}.host, or write the address"),
-    ("name resolution", "DNS does not answer: write the address in {key}.host"),
-    ("certificate has expired", "{aet} needs a new certificate"),
-    ("not yet valid", "correct the clocks of both sides"),
-    ("ismatch", "{key}.host has to be a name or address that is in the certificate"),
-    ("self-signed", "{key}.tls.ca: the file of those who signed its certificate"),
-    ("self signed", "{key}.tls.ca: the file of those who signed its certificate"),
-    ("local issuer", "{key}.tls.ca: the file of those who signed its certificate"),
-    ("certificate is not accepted", "{key}.tls.ca and the certificate of {aet} have to belong together"),
-    ("WRONG_VERSION_NUMBER", "{aet} does not speak TLS at this port: the port for TLS, or {key}.tls: off"),
-    ("CERTIFICATE_REQUIRED", "{aet} wants our certificate: {key}.tls.cert and {key}.tls.key"),
-    ("UNKNOWN_CA", "{aet} has to trust who signed our certificate ({key}.tls.cert)"),
-    ("PROTOCOL_VERSION", "no TLS version in common: {key}.tls.profile"),
-    ("HANDSHAKE_FAILURE", "no cipher in common, or {aet} wants our certificate: {key}.tls"),
-    ("TLS handshake failed", "{key}.tls has to be what {aet} speaks at this port"),
-    ("calling AE title not recognized", "make {calling} and our address known at {aet}, or another {key}.local_aet"),
-    ("called AE title not recognized", "{key}.aet: the title of the other side, exactly as it spells it"),
-    ("temporary congestion", "{aet} is busy: try again, or fewer {key}.store_associations"),
-    ("local limit exceeded", "{aet} has too many associations: fewer {key}.store_associations"),
-    ("does not accept this service", "{aet} answers but refuses C-ECHO: allow Verification for {calling} there"),
-    ("rejected", "the log of {aet} says why it rejects {calling}"),
-    ("no answer in time", "a firewall that drops, a host that is off, or a wrong {key}.host or {key}.port"),
-    ("timed out", "{aet} took the connection and then said nothing: its log, or {key}.tls where it speaks TLS"),
-    ("aborted", "the log of {aet} says why; often it speaks TLS at this port and {key}.tls is off"),
-    ("broke", "the log of {aet} says why; often one side speaks TLS and the other does not: {key}.tls"),
-    ("unexpected", "what answers there may be no DICOM service, or speak TLS: {key}.port and {key}.tls"),
-    ("closed", "the log of {aet} says why; often it speaks TLS at this port and {key}.tls is off"),
-)  # fmt: skip
-NOT_KNOWN = "the log of {aet} may say more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +184,8 @@ def answer(call: Call, now: float) -> list[Finding]:
     """What a C-ECHO met, and what would do."""
     steps = f" ({', '.join(call.steps)})" if call.steps else ""
     if call.failed:
-        found = [Finding(call.aet, f"does not answer at {call.where}: {call.failed}{steps}", remedy_for(call))]
+        todo = remedy(call.failed, aet=call.aet, key=call.key, calling=call.calling)
+        found = [Finding(call.aet, f"does not answer at {call.where}: {call.failed}{steps}", todo)]
     else:
         says = f"answers C-ECHO at {call.where} in {call.seconds * 1000:.0f} ms{steps}"
         found = [note(call.aet, says)]
@@ -228,11 +194,6 @@ def answer(call: Call, now: float) -> list[Finding]:
         says = f"the certificate that it shows expires on {end:%Y-%m-%d}"
         found.append(Finding(call.aet, says, "it needs a new one"))
     return found
-
-
-def remedy_for(call: Call) -> str:
-    text = next((remedy for words, remedy in REMEDIES if words in call.failed), NOT_KNOWN)
-    return text.format(aet=call.aet, key=call.key, calling=call.calling)
 
 
 # -- what stands still ------------------------------------------------------------------------------------------
@@ -246,8 +207,8 @@ def lanes(held: Mapping[str, Lane], waiting: Mapping[tuple[str, State], int], no
         if not why:
             continue
         count = waiting.get((name, State.WAITING), 0)
-        remedy = f"archive queue resume {name}" if lane.paused is not None else f"archive doctor {name}"
-        found.append(Finding(f"queue of {name}", f"stands still with {count} tasks: {why}", remedy))
+        todo = "archive queue resume {}" if lane.paused is not None else "archive queue retry --to {} asks it now"
+        found.append(Finding(f"queue of {name}", f"stands still with {count} tasks: {why}", todo.format(name)))
     return found
 
 
@@ -256,10 +217,14 @@ def failures(tasks: Iterable[Task], since: float, now: float, *, most: int) -> l
     counts: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], Task] = {}
     for task in tasks:
-        if (task.finished or 0) >= since:
+        if _ended(task) >= since:
             counts[task.lane, task.kind] += 1
-            last[task.lane, task.kind] = task
+            last[task.lane, task.kind] = max(task, last.get((task.lane, task.kind), task), key=_ended)
     return [_failed(key, count, last[key], now, most) for key, count in sorted(counts.items())]
+
+
+def _ended(task: Task) -> float:
+    return task.finished or 0.0
 
 
 def _failed(key: tuple[str, str], count: int, last: Task, now: float, most: int) -> Finding:

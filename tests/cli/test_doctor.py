@@ -191,3 +191,14 @@ def test_a_caller_that_is_turned_away_is_explained(tmp_path: Path, capsys: pytes
         assert set(told) == {"FAR", "CT_0NE"}  # who has an entry of its own is no concern of another at its address
         assert "would let it in now" in told["FAR"]["says"]
         assert told["FAR"]["state"] == "note"
+
+
+def test_a_certificate_of_the_hl7_port_that_soon_ends_is_told(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("orders")  # for a day
+    content = yaml.safe_load(site.file.read_text())
+    content["hl7"] = {"tls_port": free_port(), "cert": str(cert), "key": str(key), "ca": str(authority.certificate)}
+    site.file.write_text(yaml.safe_dump(content))
+    assert "hl7.cert" in {each["about"] for each in site.wrong(capsys)}

@@ -135,6 +135,7 @@ def test_a_quarantined_object_keeps_what_its_release_needs(index: Index) -> None
     assert entry.new.header.values[0x00100010] == "M\ufffdü"
     assert (entry.new.location, entry.new.sha256, entry.new.tasks) == (new.location, new.sha256, new.tasks)
     assert index.quarantine_entry(key) == entry
+    assert [index.count_quarantined(source) for source in ("", entry.new.source, "ELSE")] == [1, 1, 0]
     assert index.release_quarantined(key) and not index.release_quarantined(key)
     assert index.quarantined() == [] and index.quarantine_entry(key) is None
 
