@@ -100,7 +100,7 @@ def test_what_is_deleted_while_it_is_sent_does_not_go_out_uncorrected(site: Site
     """Its file is still open, its corrections are gone with its row."""
     (sent,) = images(1, PatientID="WRONG")
     site.put(sent)
-    site.corrections.move_studies(["1.2.3"], Person("RIGHT"), by(*WHO))
+    site.corrections.move_studies(["1.2.3"], Person("RIGHT"), by(*WHO), values={"PatientName": "Right^One"})
     selected = site.index.known(sent.SOPInstanceUID)
     assert selected is not None and selected.corrected
     outgoing = Outgoing([corrections_of(site.index)], system="ARCHIVE", clock=time.time)
