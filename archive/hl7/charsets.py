@@ -1,7 +1,7 @@
 """Character sets of messages (HL7 v2.5.1 table 0211, MSH-18).
 
 Rules that hold here: a set that is named is the one that is used, and bytes it does not have are a fault of the
-message; without a name UTF-8 is tried, then the configured set.
+message; without a name UTF-8 is tried, then the configured set, then Latin-1, so that no name becomes question marks.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ def decoded(data: bytes, names: str, default: str) -> str:
 
 
 def _guessed(data: bytes, default: str) -> str:
-    """UTF-8 proves itself; any other set is taken on trust."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode(default, "replace")
+    """UTF-8 proves itself; any other set is taken on trust, and Latin-1, which every byte fits, as the last."""
+    for each in ("utf-8", default):
+        try:
+            return data.decode(each)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")

@@ -217,8 +217,10 @@ def _local_code(segment: Segment, where: Path) -> list[dict[str, Any]]:
     return _code(segment, where, 4)
 
 
-# HL7 v2.5.1 table 0001 to PS3.3 C.7.1.1.
-_SEXES = {"M": "M", "F": "F", "O": "O", "A": "O", "N": "O", "U": "", "MALE": "M", "FEMALE": "F"}
+# HL7 v2.5.1 table 0001, and what German senders write, to PS3.3 C.7.1.1.
+_SEXES = {
+    "M": "M", "F": "F", "O": "O", "A": "O", "N": "O", "U": "", "MALE": "M", "FEMALE": "F", "W": "F", "D": "O",
+}  # fmt: skip
 # HL7 v2.5.1 tables 0027 and 0485 to PS3.3 C.4.11.
 _PRIORITIES = {"S": "STAT", "A": "HIGH", "C": "HIGH", "P": "HIGH", "T": "MEDIUM", "R": "ROUTINE", "L": "LOW"}
 _PREGNANT = {"B6": "0003"}  # HL7 v2.5.1 table 0009 to PS3.3 C.2.3: pregnant

@@ -66,7 +66,7 @@ def _text(observations: list[Segment]) -> str:
     for segment in observations:
         if segment.text(2) not in _TEXT:
             continue
-        name = segment.text(3, 2) or segment.text(3, 1)
+        name = segment.text(3, 2) or segment.text(3, 1, 2) or segment.text(3, 1)  # "&GDT" has the suffix alone
         if name and name != last:
             lines += [f"{name}:"] if not lines else ["", f"{name}:"]
             last = name

@@ -43,7 +43,7 @@ MSH|^~\\&|RIS|HOSP|ARCHIVE|HOSP|{TODAY}0800||ORM^O01|{number}|P|2.3.1
 PID|1||{patient}^^^HOSP||{name}||19600102|F
 PV1|1|O|CT^^^HOSP
 ORC|NW|PL{number}|FL{number}||SC
-OBR|1|PL{number}|FL{number}|CTHEAD^CT head^L||||||||||||^Doc^Dora||ACC{number}|RP{number}|SPS{number}||||CT|||^^^{TODAY}0930^^R
+OBR|1|PL{number}|FL{number}|CTHEAD^CT head^L||||||||||||||ACC{number}|RP{number}|SPS{number}||||CT|||^^^{TODAY}0930^^R
 """
 
 
@@ -54,7 +54,6 @@ PID|1||{patient}^^^HOSP||{name}||19600102|F
 OBR|1|PL{number}|FL{number}|CTHEAD^CT head^L||||||||||||||ACC{number}||||{TODAY}1125||CT|F
 OBX|1|TX|F^Findings||No fracture.||||||F
 """
-
 
 
 def by_pynetdicom(site: Site) -> list[Dataset]:
