@@ -18,6 +18,7 @@ from archive.dimse.association import Association
 from archive.dimse.question import question
 from archive.dimse.wire import HAS_DATA, Field, encode_command
 from archive.errors import Refused
+from tests.faults.daemon import wait_until
 
 from .archives import ROOT, Archive, fill, instance, peer, serving
 
@@ -218,6 +219,7 @@ def test_dcmtk_finds(archive: Archive) -> None:
 def test_what_is_logged_of_a_query_names_no_patient(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     found(archive, Level.STUDY, PatientName="NAME^P2", StudyInstanceUID="")
+    wait_until(lambda: "C-FIND" in caplog.text, 5)  # written behind the answer
     lines = [record.getMessage() for record in caplog.records if "C-FIND" in record.getMessage()]
-    assert lines and "STUDY level, 10 matches" in lines[0]
+    assert "STUDY level, 10 matches" in lines[0]
     assert "P2" not in caplog.text.upper().replace("MAX_PDU", "")

@@ -63,7 +63,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         "RIS": {"host": "127.0.0.1", "port": port, "allow": ["echo"]},
     }
     forward = [{"match": "Modality = 'CT' and CallingAETitle = 'SENDER'", "to": ["RIS"]}]
-    mpps, studies, timeouts = {"forward": forward}, {"ready_after": "1h"}, {"idle": "60s"}
+    mpps, studies, timeouts = {"forward": forward}, {"ready_after": "1h", "match_orders": "off"}, {"idle": "60s"}
     found = Site(tmp_path / "site", peers=peers, mpps=mpps, studies=studies, timeouts=timeouts)
     found.port = port  # type: ignore[attr-defined]
     with found.daemon:
