@@ -143,7 +143,7 @@ def ask(
 def pause(assoc: Any) -> None:
     """Until the thread of an association looks away: else it may take a response for a request that came."""
     assoc._reactor_checkpoint.clear()
-    wait_until(lambda: assoc._reactor_checkpoint._cond._waiters, 5)
+    wait_until(lambda: assoc._reactor_checkpoint._cond._waiters, 60)
 
 
 def store(assoc: Any, data_set: Dataset) -> int:

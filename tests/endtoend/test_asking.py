@@ -81,7 +81,7 @@ class Pacs:
 
     def done(self) -> list[int]:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         return self.answers
 
 
