@@ -23,6 +23,7 @@ from archive.cli import (
     corrections,
     delete,
     doctor,
+    export,
     fsck,
     importing,
     index,
@@ -44,7 +45,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
-    sending, fsck, reindex, commit, corrections, delete,
+    sending, export, fsck, reindex, commit, corrections, delete,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`archive import`: take folders of files into the archive."""
+"""`archive import`: take folders of files, ZIPs and media with a DICOMDIR into the archive."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from archive.services.store import Origin
 
 def add(commands: Commands) -> None:
     made = command(
-        commands, "import", run, "store every DICOM file below some folders; goes on where it was interrupted"
+        commands, "import", run, "store the objects of folders, ZIPs and media; goes on where it was interrupted"
     )
-    made.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder or a file")
+    made.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a folder, a file, a ZIP, a medium or its DICOMDIR"
+    )
+    made.add_argument("--all-files", action="store_true", help="of a medium too, whatever its DICOMDIR names")
     made.add_argument("--quiet", action="store_true", help="do not name the files that were refused")
 
 
@@ -32,10 +35,13 @@ def run(options: argparse.Namespace) -> int:
     counts: collections.Counter[str] = collections.Counter()
     refused: list[Imported] = []
     with Archive(config) as archive:
-        work = Import(archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports")
+        work = Import(
+            archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports",
+            use_dicomdir=not options.all_files,
+        )  # fmt: skip
         for imported in tqdm(work.run(files := work.files()), total=len(files), unit="file", disable=None):
             counts[_word(imported)] += 1
-            if imported.outcome is None:
+            if imported.outcome is None and not imported.skipped:
                 refused.append(imported)
     for words in work.unreadable:
         warn(words)
@@ -44,13 +50,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _word(imported: Imported) -> str:
+    if imported.skipped:
+        return "skipped"
     return {Outcome.STORED: "stored", Outcome.EQUAL: "already there"}.get(imported.outcome, "refused")  # type: ignore[arg-type]
 
 
 def _report(options: argparse.Namespace, counts: collections.Counter[str], refused: list[Imported]) -> None:
     if options.json:
         reasons = [{"path": str(each.path), "reason": each.reason} for each in refused]
-        show_json({**{word: counts[word] for word in ("stored", "already there")}, "refused": reasons})
+        show_json({**{word: counts[word] for word in ("stored", "already there", "skipped")}, "refused": reasons})
         return
     if not options.quiet:
         for each in refused:
