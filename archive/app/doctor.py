@@ -7,6 +7,7 @@ and keeps nothing else from being looked at; peers are called with a deadline fo
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -255,9 +256,10 @@ def _stands(config: Config, access: Access, caller: CallerSeen) -> bool:
 def _remedy(config: Config, access: Access, caller: CallerSeen) -> str:
     peer, why = access.peer(caller.aet), _why(caller)
     if why is Why.WRONG_CALLED:
-        return f"have it call {' or '.join(config.ae.titles)}, or ae.aliases: [{caller.called}]"
+        return f"have it call {' or '.join(config.ae.titles)}, or ae.aliases: [{doctor.written(caller.called)}]"
     if peer is None:
-        return f"archive peers promote {caller.aet} --host {caller.address}, or correct the title at the device"
+        title = shlex.quote(caller.aet)
+        return f"archive peers promote {title} --host {caller.address}, or correct the title at the device"
     key = _entry(peer).key
     return {
         Why.TLS_REQUIRED: f"have it call the TLS port, or {key}.tls: {{incoming: optional}}",

@@ -19,10 +19,10 @@ from archive.dimse.destinations import Destination
 from archive.dimse.requestor import said
 from archive.errors import ArchiveError
 
-AT_A_TIME = 16  # destinations; most of the time of a dead one is spent waiting
+AT_A_TIME = 64  # destinations; a dead one costs nothing but time
 PATIENCE = 10.0  # seconds for one answer: no device takes longer to answer an echo that is of any use
 WAITS = ("tls", "acse", "pdu", "dimse", "send", "connect")
-LATE = "no answer in time"
+UNREACHED = "The remote AE could not be reached: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,24 @@ def probe_all(destinations: Sequence[Destination], deadline: float) -> list[Prob
     for _ in range(min(AT_A_TIME, len(destinations))):
         threading.Thread(target=_work, args=(waiting, done), name="probe", daemon=True).start()
     found = dict(_until(done, len(destinations), time.monotonic() + deadline))
-    late = Probed(f"{LATE}, not even within {deadline:g} s for all")
-    return [found.get(number, late) for number in range(len(destinations))]
+    unasked = {number for number, _ in _taken(waiting)}
+    late = Probed(f"no answer in time: the {deadline:g} s for all are over")
+    never = Probed(f"was not asked: the {deadline:g} s for all were over before its turn")
+    return [found.get(number, never if number in unasked else late) for number in range(len(destinations))]
 
 
 def _work(waiting: queue.SimpleQueue[tuple[int, Destination]], done: queue.SimpleQueue[tuple[int, Probed]]) -> None:
+    for number, destination in _taken(waiting):
+        done.put((number, probe(destination)))
+
+
+def _taken(waiting: queue.SimpleQueue[tuple[int, Destination]]) -> Iterator[tuple[int, Destination]]:
+    """What nobody else took, one by one."""
     while True:
         try:
-            number, destination = waiting.get_nowait()
+            yield waiting.get_nowait()
         except queue.Empty:
             return
-        done.put((number, probe(destination)))
 
 
 def _until(done: queue.SimpleQueue[tuple[int, Probed]], count: int, end: float) -> Iterator[tuple[int, Probed]]:
@@ -73,12 +80,12 @@ def probe(destination: Destination, clock: Callable[[], float] = time.monotonic)
         scu.echo(destination)
         failed = ""
     except ArchiveError as error:
-        failed = _short(str(error), destination)
+        failed = str(error)
     seconds = clock() - began
-    if not failed and destination.tls is None:
-        return Probed(seconds=seconds)
+    if destination.tls is None and (not failed or failed.startswith(UNREACHED + _place(destination))):
+        return Probed(_short(failed, destination), seconds)  # all is known: it answered, or nobody is there
     steps, expires = _steps(destination, clock)
-    return Probed(failed, seconds, steps, expires)
+    return Probed(_short(failed, destination), seconds, steps, expires)
 
 
 def _impatient(destination: Destination) -> Destination:
@@ -99,11 +106,12 @@ def listens(host: str, port: int) -> bool:
 
 def _short(text: str, destination: Destination) -> str:
     """Without who and where, which whoever asked knows."""
-    place = f"{destination.host}:{destination.port}: "
-    for known in (f"The remote AE could not be reached: {destination.aet} at {place}",
-                  f"The remote AE could not be reached: {place}"):  # fmt: skip
-        text = text.removeprefix(known)
-    return text
+    place = _place(destination)
+    return text.removeprefix(UNREACHED).removeprefix(f"{destination.aet} at {place}").removeprefix(place)
+
+
+def _place(destination: Destination) -> str:
+    return f"{destination.host}:{destination.port}: "
 
 
 def _steps(destination: Destination, clock: Callable[[], float]) -> tuple[tuple[str, ...], float | None]:

@@ -2,12 +2,14 @@
 
 Rules that hold here: a finding is one line that a person can act on; what is ``wrong`` keeps something from working
 now, everything else is there to be compared with what the other side says; no patient data, only AE titles, addresses,
-reasons and counts; the clock is passed in.
+reasons and counts; a title that a caller chose is quoted where a remedy is to be copied; the clock is passed in.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,11 +125,17 @@ def identity(title: str, entries: Iterable[Entry], ours: Sequence[str]) -> list[
     near = [(each, known, difference(title, known)) for each in entries for known in each.titles]
     misses = [
         Finding(title, f"is no configured peer; it differs from {known} ({each.key}) {how}",
-                f"correct it at the device, or {each.key}.aliases: [{title}]")
+                f"correct it at the device, or {each.key}.aliases: [{written(title)}]")
         for each, known, how in near if how
     ]  # fmt: skip
-    remedy = f"archive peers promote {title} once it has called, or archive peers add {title} --host ADDRESS"
-    return misses or [Finding(title, "is no configured peer, and none looks like it", remedy)]
+    quoted = shlex.quote(title)
+    todo = f"archive peers promote {quoted} once it has called, or archive peers add {quoted} --host ADDRESS"
+    return misses or [Finding(title, "is no configured peer, and none looks like it", todo)]
+
+
+def written(title: str) -> str:
+    """A title as it is put into the file: callers choose theirs, and a person copies what is shown."""
+    return title if title.replace("_", "").replace("-", "").isalnum() else json.dumps(title)
 
 
 def entry_of(title: str, entries: Iterable[Entry]) -> Entry | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # Words of a failed call -> what would do; the first that is found in the text.
 REMEDIES: tuple[tuple[str, str], ...] = (
+    ("was not asked", "a longer --deadline"),
     ("Connection refused", "nobody listens there: start the DICOM service at {aet}, or correct {key}.port"),
     ("No route to host", "correct {key}.host, or the network between"),
     ("Network is unreachable", "correct {key}.host, or the network between"),

@@ -16,6 +16,7 @@ import yaml
 
 from archive.cli import main
 from archive.dimse.destinations import Destination
+from archive.dimse.probe import AT_A_TIME
 from archive.errors import Unreachable
 from archive.index import NewTask, Settled, State, open_index
 from archive.services.routing import DELIVER
@@ -101,11 +102,15 @@ def test_each_peer_that_fails_is_named_with_its_reason_and_none_waits_for_anothe
     assert "TCP in" in found["SILENT"]["says"]
 
 
-def test_whoever_has_not_answered_at_the_deadline_is_late(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        site.peers(SILENT=at(silent.getsockname()[1]))
-        [found] = site.wrong(capsys, "--deadline", "0")
-    assert "not even within 0 s" in found["says"]
+def test_whoever_has_not_answered_at_the_deadline_is_late_and_the_others_were_not_asked(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        site.peers(**{f"SILENT{number}": at(silent.getsockname()[1]) for number in range(AT_A_TIME + 3)})
+        found = site.wrong(capsys, "--deadline", "0.2")
+    assert sum("are over" in each["says"] for each in found) == AT_A_TIME
+    assert sum("was not asked" in each["says"] for each in found) == 3
+    assert all("--deadline" in each["remedy"] for each in found if "was not asked" in each["says"])
 
 
 def test_certificates_are_judged_in_words(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,13 @@ def test_a_title_is_a_peer_an_alias_a_near_miss_or_nobody() -> None:
         assert not wrong or found.remedy
 
 
+def test_what_a_caller_calls_itself_is_quoted_where_a_person_copies_it() -> None:
+    [stranger] = doctor.identity("$(reboot)", [CT], ("ARCHIVE",))
+    assert "promote '$(reboot)' once" in stranger.remedy
+    [near] = doctor.identity("CT ONE", [CT], ("ARCHIVE",))[:1]
+    assert near.remedy.endswith('peers.CT1.aliases: ["CT ONE"]')
+
+
 def test_the_exact_spelling_comes_first_as_for_callers() -> None:
     upper, lower = Entry("A", "CT"), Entry("B", "ct")
     assert doctor.entry_of("ct", [upper, lower]) is lower
