@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ import pytest
 from archive.index import Index, open_index
 
 _TEMPLATE = "archive_template"
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger() -> Iterator[None]:
+    """A command that ran within a test leaves the level of the log as it was."""
+    logger = logging.getLogger("archive")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

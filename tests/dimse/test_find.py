@@ -219,7 +219,7 @@ def test_dcmtk_finds(archive: Archive) -> None:
 def test_what_is_logged_of_a_query_names_no_patient(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     found(archive, Level.STUDY, PatientName="NAME^P2", StudyInstanceUID="")
-    wait_until(lambda: "C-FIND" in caplog.text, 5)  # written behind the answer
+    wait_until(lambda: "C-FIND" in caplog.text, 10)  # written behind the answer
     lines = [record.getMessage() for record in caplog.records if "C-FIND" in record.getMessage()]
     assert "STUDY level, 10 matches" in lines[0]
     assert "P2" not in caplog.text.upper().replace("MAX_PDU", "")
