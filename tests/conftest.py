@@ -17,12 +17,14 @@ _TEMPLATE = "archive_template"
 
 
 @pytest.fixture(autouse=True)
-def quiet_logger() -> Iterator[None]:
-    """A command that ran within a test leaves the level of the log as it was."""
-    logger = logging.getLogger("archive")
-    level = logger.level
+def same_log() -> Iterator[None]:
+    """A command that ran within a test leaves the log as it was."""
+    loggers = [logging.getLogger(name) for name in ("", "archive", "pydicom", "pynetdicom", "pylibjpeg")]
+    levels, handlers = [logger.level for logger in loggers], list(loggers[0].handlers)
     yield
-    logger.setLevel(level)
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
