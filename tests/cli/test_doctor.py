@@ -18,7 +18,7 @@ from archive.cli import main
 from archive.dimse.destinations import Destination
 from archive.dimse.probe import AT_A_TIME
 from archive.errors import Unreachable
-from archive.index import NewTask, Settled, State, open_index
+from archive.index import Index, NewTask, Settled, State, open_index
 from archive.services.routing import DELIVER
 from tests.dimse.archives import QUICK, peer, serving
 from tests.dimse.authority import Authority
@@ -136,10 +136,9 @@ def test_certificates_are_judged_in_words(site: Site, tmp_path: Path, capsys: py
 
 
 def test_a_queue_that_stands_still_and_what_failed_are_told(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    site: Site, index: Index, index_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.peers(PACS={"host": "127.0.0.1"}, OTHER={"host": "127.0.0.1"})
-    index = open_index(f"sqlite:///{tmp_path}/index.db")
     now = time.time()
     new = NewTask(DELIVER, {"sop": "1.2.3"}, lane="PACS")
     index.add_tasks([new, new], now)
@@ -147,11 +146,10 @@ def test_a_queue_that_stands_still_and_what_failed_are_told(
     index.queue.settle("me", now, [Settled(leased.id, State.FAILED, "no such class there")])
     index.queue.hold("PACS", paused=now, paused_why="new disk")
     for arguments in (["PACS"], []):
-        said = [each["says"] for each in site.wrong(capsys, *arguments)]
+        said = [each["says"] for each in site.wrong(capsys, *arguments, "--set", f"index.url={index_url}")]
         assert any("1 tasks: paused since" in text and "new disk" in text for text in said)
         assert any("1 task has failed" in text and "no such class there" in text for text in said)
-    assert site.wrong(capsys, "OTHER") == []
-    index.close()
+    assert site.wrong(capsys, "OTHER", "--set", f"index.url={index_url}") == []
 
 
 def test_an_index_that_is_gone_and_a_daemon_that_does_not_run_are_findings(
