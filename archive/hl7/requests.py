@@ -119,7 +119,8 @@ def _order(message: Message, fields: FieldMap, patient: dict[str, Any], within: 
         }  # fmt: skip
         steps = tuple(_steps(message, fields, within))
         return OrderChange(keys, None, above, defaults, steps, reopens=control == "NW")
-    state = _ENDS.get(control) or (_STATUSES.get(message.text("ORC-5", within).upper()) if control in ("SC", "SN") else None)
+    status = message.text("ORC-5", within).upper() if control in ("SC", "SN") else ""
+    state = _ENDS.get(control) or _STATUSES.get(status)
     if state is None:
         where = "ORC-5" if control in ("SC", "SN") else "ORC-1"
         raise Unfit(Reply(acknowledge.VALUE_NOT_FOUND, "order control or status is not known", where))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
+from archive.index import State
 from tests.endtoend.dcmtk import Client
 from tests.endtoend.test_matching import ALL, acquire, state
 from tests.endtoend.test_orders import Site, today
@@ -87,3 +88,24 @@ def test_a_result_without_anything_to_keep_is_refused(site: Site) -> None:
     assert site.send(result("R2", "F", {2: "ED", 5: "RIS^AP^PDF^Base64^AAAA"})) == "AE"
     assert site.send(result("R3", "F", {2: "ED", 5: "RIS^AP^PDF^Base64^!"})) == "AE"
     assert not site.index.tasks(kind="report")
+
+
+def test_a_report_of_another_patient_is_not_filed(site: Site, tmp_path: Path) -> None:
+    acquire(site, tmp_path, STUDY, PatientName="Doe^Jane", PatientID="P1", AccessionNumber="ACC1")
+    wait_until(lambda: state(site, STUDY) in ("ready", "unmatched"), 20)
+    other = result("R1", "F", *TEXT).replace(b"P1^^^HOSP", b"P9^^^HOSP").replace(b"Doe^Jane", b"Roe^Rita")
+    other = other.rstrip(b"\r") + f"\rZDS|{STUDY}^RIS^Application^DICOM\r".encode()
+    assert site.send(other) == "AA"
+    wait_until(lambda: bool(site.index.tasks(kind="report", state=State.FAILED)), 20)
+    assert reports(site, tmp_path / "got") == [] and state(site, STUDY) in ("ready", "unmatched")
+
+
+def test_a_preliminary_result_that_comes_late_takes_nothing_back(site: Site, tmp_path: Path) -> None:
+    acquire(site, tmp_path, STUDY, PatientName="Doe^Jane", PatientID="P1", AccessionNumber="ACC1")
+    wait_until(lambda: state(site, STUDY) in ("ready", "unmatched"), 20)
+    assert site.send(result("R1", "F", *TEXT)) == "AA"
+    wait_until(lambda: state(site, STUDY) == "reported", 20)
+    assert site.send(result("R2", "p", *TEXT)) == "AA"
+    wait_until(lambda: len(reports(site, tmp_path / "got")) == 2, 20)
+    wait_until(lambda: not site.index.tasks(kind="report", state=State.WAITING), 20)
+    assert state(site, STUDY) == "reported"

@@ -6,7 +6,7 @@ import pytest
 
 from archive.errors import NotUnderstood
 from archive.hl7.message import Message, path
-from tests.hl7.made import message
+from tests.hl7.made import message, order
 
 NAMES = {
     "8859/1": "Müller^Jürgen", "8859/2": "Łukasz^Žofie", "8859/5": "Люкceмбypг", "8859/7": "Διονυσιος",
@@ -100,3 +100,14 @@ def test_a_sender_may_have_separators_of_its_own() -> None:
 def test_rubbish_is_no_message(data: bytes) -> None:
     with pytest.raises(NotUnderstood):
         Message(data)
+
+
+@pytest.mark.parametrize("data", [b"MSH\n^~\\&|RIS|", b"MSH~^~\\&|RIS|HOSP", b"MSH||||||||", b"MSH|^~\\&"])
+def test_delimiters_that_are_none_are_told(data: bytes) -> None:
+    with pytest.raises(NotUnderstood):
+        Message(data[:7] if data.endswith(b"&") else data)
+
+
+def test_characters_that_no_database_holds_are_left_out() -> None:
+    found = Message(order(patient={5: "D\\X00\\oe\0^Jane"}))
+    assert found.text("PID-5.1") == "Doe"

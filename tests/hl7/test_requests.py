@@ -218,3 +218,18 @@ def test_a_site_reads_its_own_fields() -> None:
 def test_a_wrong_table_is_refused(changes: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError):
         FieldMap(changes)
+
+
+def test_numbers_that_no_index_would_hold_are_refused() -> None:
+    assert unfit(order(orc={2: "9" * 300})) == (acknowledge.DATA_TYPE, "ORC-2")
+
+
+def test_two_double_quotes_empty_dates_and_codes_too() -> None:
+    (change,) = read(order(patient={7: '""', 8: '""'})).orders
+    assert (change.attributes["PatientBirthDate"], change.attributes["PatientSex"]) == ("", "")
+
+
+def test_a_prior_identity_is_cut_like_the_patients_own() -> None:
+    merge = message("ADT^A40", ("PID", PATIENT), ("MRG", {1: "A  B^^^HOSP"}))
+    (change,) = read(merge).patients
+    assert (change.prior_id, change.prior_issuer) == ("A B", "HOSP")

@@ -20,6 +20,7 @@ from archive.index.orders import (
     PatientChange,
     StepState,
 )
+from archive.index.performed import Performed, Reference
 
 
 def message(control: str = "M1", digest: str = "d", **more: Any) -> NewMessage:
@@ -251,3 +252,89 @@ def test_the_usual_questions_walk_no_table(tmp_path: Path, step: dict[str, str],
     sql, values = index.orders.statement(question(step, **above))
     plan = index.read(lambda session: session.rows(f"EXPLAIN QUERY PLAN {sql}", values))
     assert not [row for row in plan if row[3].startswith("SCAN") and "station" not in row[3]], plan
+
+
+def test_nothing_of_the_wrong_patient_stays_with_an_order(index: Index) -> None:
+    index.orders.save(order(1, PatientBirthDate="19600101", Allergies="Latex", PatientWeight="70"), 1.0)
+    index.orders.save(order(1, PatientID="P2", PatientName="Roe^Rita"), 2.0)
+    (found,) = index.orders.latest()
+    assert (found.patient_id, found.attributes["PatientName"]) == ("P2", "Roe^Rita")
+    assert "PatientBirthDate" not in found.attributes and "PatientWeight" not in found.attributes
+    assert "Allergies" not in found.attributes and found.attributes["RequestedProcedureID"] == "RP1"
+
+
+def test_a_merge_takes_the_issuer_with_the_identity(index: Index) -> None:
+    index.orders.save(order(1, PatientBirthDate="19600101"), 1.0)
+    merge = PatientChange("P9", "", {"PatientID": "P9", "PatientName": "Doe^Jane"}, "P1", "H")
+    assert index.orders.apply(message(), patients=[merge]) is Applied.DONE
+    (found,) = index.orders.latest()
+    assert (found.patient_id, found.issuer, found.attributes["IssuerOfPatientID"]) == ("P9", "", "")
+    assert found.attributes["PatientBirthDate"] == "19600101"  # the same person
+
+
+def test_changes_of_one_order_at_a_time_are_all_kept(index: Index) -> None:
+    index.orders.save(order(1), 1.0)
+    writers, keys = 8, OrderKeys("1.2.1")
+
+    def change(number: int) -> None:
+        for turn in range(5):
+            index.orders.save(OrderChange(keys, attributes={f"X{number}": str(turn)}), 2.0)
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (found,) = index.orders.latest()
+    assert {key: value for key, value in found.attributes.items() if key.startswith("X")} == {
+        f"X{number}": "4" for number in range(writers)
+    }
+
+
+def test_what_is_done_stays_done_whatever_status_comes_late(index: Index) -> None:
+    index.orders.save(order(1), 1.0)
+    index.orders.set_state("1.2.1", StepState.COMPLETED, 2.0)
+    for late in (StepState.SCHEDULED, StepState.STARTED, StepState.CANCELLED):
+        index.orders.set_state("1.2.1", late, 3.0)
+        (found,) = index.orders.latest()
+        assert (found.state, found.steps[0][1]) == ("COMPLETED", "COMPLETED")
+
+
+def test_a_study_completes_the_steps_of_its_modalities_only(index: Index) -> None:
+    first = order(1)
+    second = NewStep("S2", {**first.steps[0].attributes, "Modality": "PT"})
+    index.orders.save(OrderChange(first.keys, None, first.attributes, steps=(*first.steps, second)), 1.0)
+    assert index.matches.add("1.2.50", "1.2.1", "by test", 2.0, modalities=["CT"])
+    (found,) = index.orders.latest()
+    assert [state for _, state, _ in found.steps] == ["COMPLETED", "SCHEDULED"]
+    assert found.state == "SCHEDULED"
+
+
+def test_giving_up_a_step_leaves_what_is_complete_and_what_was_not_begun(index: Index) -> None:
+    first = order(1)
+    steps = [NewStep(f"S{number}", first.steps[0].attributes) for number in (1, 2, 3)]
+    index.orders.save(OrderChange(first.keys, None, first.attributes, steps=tuple(steps)), 1.0)
+    index.orders.set_state("1.2.1", StepState.COMPLETED, 2.0, step_id="S1")
+    index.orders.set_state("1.2.1", StepState.STARTED, 2.0, step_id="S2")
+    for step_id in ("S1", "unknown"):
+        given_up = Reference("1.2.1", "", step_id)
+        index.performed.create(f"1.9.{step_id}", {}, [Reference("", "", "")], station="CT1", source="CT1", now=3.0)
+        index.performed.change(f"1.9.{step_id}", {}, [given_up], Performed.DISCONTINUED, now=4.0)
+    (found,) = index.orders.latest()
+    assert [state for _, state, _ in found.steps] == ["COMPLETED", "DISCONTINUED", "SCHEDULED"]
+
+
+def test_a_large_department_does_not_hide_the_order_of_a_study(index: Index) -> None:
+    for number in range(1, 40):
+        index.orders.save(order(number, PatientID=f"P{number}"), 1.0)
+    wanted = {"study_uid": "1.2.999", "accession_number": "A1", "patient_id": ""}
+    found = index.matches.candidates(**wanted, dates=("20261114", "20261128"), limit=10)
+    assert "A1" in {each.accession_number for each in found}
+
+
+def test_an_order_is_found_by_whatever_number_is_known(index: Index) -> None:
+    index.orders.save(order(1), 1.0)
+    for keys in (OrderKeys("1.9.9", "PL1", "RIS"), OrderKeys(filler="FL1", filler_issuer="RIS"), OrderKeys("1.2.1")):
+        found = index.orders.find(keys)
+        assert found is not None and found.study_uid == "1.2.1"
+    assert index.orders.find(OrderKeys(placer="PL2", placer_issuer="RIS")) is None
