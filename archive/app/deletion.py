@@ -23,9 +23,14 @@ def deletion_of(index: Index, volume: Volume) -> Deletion:
 
 
 def finish_deletions(index: Index, volume: Volume) -> int:
-    """Unlink all that was deleted, before an index is rebuilt from the files; return how many files that were."""
+    """Unlink all that was deleted, before an index is rebuilt from the files; return how many files that were.
+
+    Once the journals have been settled on the new index, the next start looks for what they brought back.
+    """
     deletion_of(index, volume).settle()
-    return Unlinking(index, {volume.name: volume}, time.time).all()
+    done = Unlinking(index, {volume.name: volume}, time.time).all()
+    index.deletion.look_again()
+    return done
 
 
 def unlinkers(archive: Archive, config: Config) -> Iterable[Worker]:

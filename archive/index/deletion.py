@@ -85,6 +85,11 @@ def settle(database: Database, ledger: Ledger, is_there: IsThere) -> int:
     return database.transact(work) if ledger.last() else 0
 
 
+def look_again(database: Database) -> None:
+    """The next ``settle`` goes through the whole ledger: files that were deleted may have come back from journals."""
+    database.transact(lambda session: session.run("DELETE FROM meta WHERE name = ?", (_APPLIED,)), repeatable=True)
+
+
 def _take_turn(session: Session) -> None:
     rows.lock_corrections(session)
 
@@ -118,6 +123,7 @@ def _catch_up(session: Session, ledger: Ledger, is_there: IsThere) -> int:
         if "files" in entry and entry["number"] in done:
             files = [Location(volume, path, 0, 0) for volume, path in entry["files"]]
             Removal(session).run(_rows_of(session, files))
+            _forget_versions(session, files)
             left = [each for each in files if is_there(each.volume, each.path)]
             _tombstones(session, left)
             count += len(left)
@@ -131,6 +137,12 @@ def _rows_of(session: Session, files: Sequence[Location]) -> list[int]:
     wanted = {(each.volume, each.path) for each in files}
     found = session.rows(f"SELECT id, volume, path FROM instance WHERE {among}", (listed,))
     return [key for key, volume, path in found if (volume, path) in wanted]
+
+
+def _forget_versions(session: Session, files: Sequence[Location]) -> None:
+    """A rebuilt index takes what is still there for earlier versions of what came after it."""
+    for each in files:
+        session.later("DELETE FROM version WHERE volume = ? AND path = ?", (each.volume, each.path))
 
 
 def _tombstones(session: Session, files: Sequence[Location]) -> None:
@@ -193,6 +205,9 @@ class DeletionRows:
             return settle(self._database, ledger, is_there)
         finally:
             self._changed()
+
+    def look_again(self) -> None:
+        look_again(self._database)
 
     def tombstones(self, *, limit: int, after: int = 0) -> list[tuple[int, str, str]]:
         return tombstones(self._database, limit=limit, after=after)

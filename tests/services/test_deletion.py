@@ -218,6 +218,30 @@ def test_deleted_objects_do_not_come_back_with_a_rebuilt_index(
     assert site.corrections.replay() == 1
 
 
+def test_a_deleted_file_is_no_earlier_version_of_what_came_after_it(site: Site, tmp_path: Path) -> None:
+    """Lost with the index before it was unlinked, and found by the rebuild beside its successor."""
+    (first,) = images(1)
+    site.put(first)
+    (place,) = site.rows()
+    site.deletion.delete("1.2.3", by(*WHO))
+    first.InstanceNumber = 9
+    site.put(first)
+    site.index.close()
+    site.open(f"sqlite:///{tmp_path}/again.db")
+    known = site.index.known(first.SOPInstanceUID)
+    assert known is not None
+    sql = (
+        "INSERT INTO version SELECT NULL, id, transfer_syntax, volume, ?, data_offset, data_size, sha256, NULL, source,"
+        " address, received, received FROM instance"
+    )
+    site.index.database.transact(lambda session: session.run(sql, (place,)))
+    assert len(site.index.versions(first.SOPInstanceUID)) == 1
+    site.index.deletion.look_again()
+    site.deletion.settle()
+    site.unlinking.all()
+    assert site.index.versions(first.SOPInstanceUID) == [] and site.files() == site.rows()
+
+
 def test_a_disk_that_refuses_is_tried_again_and_other_volumes_wait(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for each in images(2):
         site.put(each)

@@ -15,13 +15,17 @@ from pydicom.dataset import Dataset
 
 from archive.app.keeping import compressors
 from archive.app.store import Archive, recover, settle_journals
+from archive.cli import main
 from archive.cli.reindex import reader
 from archive.config import Config
 from archive.dicom import compressed as ts
 from archive.dicom.query import Root
-from archive.errors import Conflict, ConfigurationError
+from archive.errors import ConfigurationError, Conflict
 from archive.index import Index, Outcome, open_index
+from archive.services.corrections import by
+from archive.services.deletion import Deletion, Unlinking
 from archive.services.reindex import Reindex, Report, is_unfinished
+from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from archive.workers.reading import in_processes
 from tests import builders
@@ -294,6 +298,26 @@ def test_what_was_stored_after_a_deletion_stays_when_the_journal_holds_both(tmp_
     recover(config)
     with Archive(config) as again:
         assert stored_bytes(again, second) == builders.bytes_of(second)
+        assert checked(again, digest=True) == []
+
+
+def test_what_was_deleted_stays_so_when_the_journal_holds_it(tmp_path: Path) -> None:
+    config = configured(tmp_path, f"sqlite:///{tmp_path}/index.db")
+    gone, kept = builders.ct(), builders.ct()
+    archive = Archive(config)
+    put(archive, gone)
+    put(archive, kept)
+    path = path_of(archive, gone)
+    deletion = Deletion(archive.index, archive.corrections, Ledger(config.storage.path / "deletions"), archive.volume)
+    deletion.delete(str(gone.SOPInstanceUID), by("admin", "phantom"))
+    crashed(archive)
+    lose(tmp_path)
+    assert main(["reindex", "--config", str(tmp_path / "archive.yaml"), "--processes", "0"]) == 0
+    with Archive(config) as again:
+        assert again.index.known(str(gone.SOPInstanceUID)) is None
+        assert again.index.known(str(kept.SOPInstanceUID)) is not None
+        Unlinking(again.index, {again.volume.name: again.volume}, time.time).all()
+        assert not path.exists() and len(objects(again)) == 1
         assert checked(again, digest=True) == []
 
 
