@@ -22,7 +22,7 @@ from archive.config.routing import LAYOUT, LAYOUT_OF_FOLDERS
 from archive.dicom.extra import ExtraKeys
 from archive.dicom.matching import read_query
 from archive.dicom.uids import EXPLICIT_LITTLE, IMPLICIT_LITTLE, TRANSFER_SYNTAXES
-from archive.errors import InvalidQuery
+from archive.errors import InvalidQuery, StorageFailed
 from archive.index import Index, StoredInstance
 from archive.services.corrected import corrections_of
 from archive.services.export import KEEP, Contents, Export, Exported, Fate, Moment, Target
@@ -68,9 +68,12 @@ def run(options: argparse.Namespace) -> int:
         if not uids:
             warn("nothing in the archive matches")
             return 1
-        with _target(options) as target:
-            work = _export(options, config, archive, target, syntax, layout)
-            counts, failed = _watched(work.run(_instances(archive.index, uids)), len(uids))
+        try:
+            with _target(options) as target:
+                work = _export(options, config, archive, target, syntax, layout)
+                counts, failed = _watched(work.run(_instances(archive.index, uids)), len(uids))
+        except OSError as error:
+            raise StorageFailed(f"{error.filename or options.to}: {error.strerror}") from error
     return _report(options, counts, failed)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from archive.errors import NotPossible
+from archive.errors import NotPossible, StorageFailed
 from archive.services.export import CHUNK, Look, Pieces
 from archive.storage.local import sync_folder
 
@@ -116,6 +116,7 @@ class Zip:
         self.path = path
         self._force = force
         self._part = path.parent / f".{path.name}.part"
+        self._whole = True
 
     def __enter__(self) -> Self:
         self._refuse_existing()
@@ -134,6 +135,8 @@ class Zip:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is None and not self._whole:
+                raise StorageFailed("ZIP could not be written", str(self.path))
             if kind is None and self._zip.infolist():
                 self._zip.close()
                 self._file.flush()
@@ -170,9 +173,11 @@ class Zip:
                 look(whole)
             whole.seek(0)
             self._zip.compression = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+            self._whole = False  # half a member cannot be taken back
             with self._zip.open(name, "w", force_zip64=size >= FROM_HERE_64) as member:
                 while block := whole.read(CHUNK):
                     member.write(block)
+            self._whole = True
 
     def sync(self) -> None:
         """All at once, in the end."""

@@ -214,6 +214,23 @@ def test_coercion_on_send_is_in_the_files_and_makes_the_same_files_again(tmp_pat
     assert "[Nobody]" in dcmtk("dcmdump", to / "DICOMDIR")
 
 
+def test_corrections_are_in_the_files_and_in_the_directory(site: Site, tmp_path: Path) -> None:
+    site.run("corrections", "edit", "study", STUDIES[0], "StudyDescription=What it was", "--reason", "typo")
+    medium = tmp_path / "cd"
+    for count, number in (("written", 4), ("already there", 4)):
+        assert site.run("export", *STUDIES, "--to", medium, "--dicomdir")[count] == number
+    said = {pydicom.dcmread(path).StudyDescription for path in files(medium) if path.name != "DICOMDIR"}
+    assert said == {"What it was", "MR of the phantom"}
+    assert "[What it was]" in dcmtk("dcmdump", medium / "DICOMDIR")
+
+
+def test_where_nothing_can_be_written_is_said(site: Site, tmp_path: Path) -> None:
+    for to in (tmp_path / "no" / "folder", tmp_path / "no" / "file.zip"):
+        assert "No such file or directory" in site.run("export", *STUDIES, "--to", to, good=1)
+    (tmp_path / "taken").write_text("a file")
+    assert "File exists" in site.run("export", *STUDIES, "--to", tmp_path / "taken", good=1)
+
+
 # -- ZIP --------------------------------------------------------------------------------------------------------
 
 
