@@ -13,8 +13,10 @@ import itertools
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from archive.errors import ArchiveError, IndexUnavailable, StorageFailed
 from archive.index import Added, Index, NewInstance, Outcome
@@ -24,7 +26,19 @@ from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
 
+DOUBTS = 20  # that are settled with each group
 META = 4096  # bytes reckoned for what a record says of its object: 1,200 are usual
+
+
+class _Doubt(NamedTuple):
+    """A file of which only the index can say whether it has a row; no more, as an index may be away for long."""
+
+    sop_instance_uid: str
+    path: str
+
+
+def _doubt(new: NewInstance) -> _Doubt:
+    return _Doubt(new.header.sop_instance_uid, new.location.path)
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +71,7 @@ class Committer:
         self._group_syncs = group_syncs
         self.check_names = False  # whether a patient of another name under the same ID is a contradiction
         self._waiting: list[Arrival] = []
-        self._doubtful: list[NewInstance] = []
+        self._doubtful: deque[_Doubt] = deque()
         self._closed = False
         self._mutex = threading.Lock()
         self._leader = threading.Lock()
@@ -101,7 +115,7 @@ class Committer:
         except Exception:
             log.exception("a group of %d objects failed by a fault of the archive", len(group))
             left = [arrival for arrival in group if not arrival.settled]
-            self._doubtful += [arrival.new for arrival in left]
+            self._doubtful += map(_doubt, (arrival.new for arrival in left))
             self._refuse(left, StorageFailed("internal error"))
 
     def _commit(self, group: list[Arrival]) -> None:
@@ -146,7 +160,7 @@ class Committer:
             )
         except IndexUnavailable as error:
             # The transaction may have taken effect: only the index can tell, once it answers again.
-            self._doubtful += rows
+            self._doubtful += map(_doubt, rows)
             self._refuse(placed, error)
             return
         except ArchiveError as error:
@@ -156,28 +170,29 @@ class Committer:
             return
         for arrival, result in zip(placed, added, strict=True):
             arrival.added = result
-        if self._doubtful:
-            self._settle_doubts()
+        self._settle_doubts(DOUBTS)
 
     def _refuse(self, group: list[Arrival], error: ArchiveError) -> None:
         log.error("%d objects refused: %s", len(group), error)
         for arrival in group:
             arrival.error = error
 
-    def _settle_doubts(self) -> None:
-        doubtful, self._doubtful = self._doubtful, []
-        for number, new in enumerate(doubtful):
+    def _settle_doubts(self, most: int) -> None:
+        """A few at a time: after hours without an index there may be many, and others wait."""
+        for _ in range(min(most, len(self._doubtful))):
             try:
-                if not self._is_row(new):
-                    self._volume.remove(new.location.path)
+                if not self._has_row(self._doubtful[0]):
+                    self._volume.remove(self._doubtful[0].path)
             except IndexUnavailable:
-                self._doubtful += doubtful[number:]
                 return
+            self._doubtful.popleft()
 
     def _is_row(self, new: NewInstance) -> bool:
-        """Whether a row points to its file: that of the instance, or of an earlier version of it."""
-        files = self._index.upkeep.files_of(new.header.sop_instance_uid)
-        return any(path == new.location.path for _, path in files)
+        return self._has_row(_doubt(new))
+
+    def _has_row(self, doubt: _Doubt) -> bool:
+        """Whether a row points to a file: that of the instance, or of an earlier version of it."""
+        return any(path == doubt.path for _, path in self._index.upkeep.files_of(doubt.sop_instance_uid))
 
     # -- checkpoint and recovery ----------------------------------------------------------------
 
@@ -192,6 +207,7 @@ class Committer:
         """Checkpoint everything; what comes later is refused."""
         with self._leader:
             self._closed = True
+            self._settle_doubts(len(self._doubtful))
             try:
                 self._journal.close(self._settle)
             except OSError as error:

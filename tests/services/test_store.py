@@ -25,7 +25,7 @@ from archive.errors import (
     TooLarge,
 )
 from archive.index import Index, Outcome, open_index
-from archive.services.commit import Committer
+from archive.services.commit import DOUBTS, Committer
 from archive.services.store import Origin, Rules, Store
 from archive.storage.journal import Journal, Record, slots
 from archive.storage.local import Volume
@@ -354,6 +354,23 @@ def test_an_index_that_fails_leaves_no_file_and_no_row(site: Site, monkeypatch: 
     site.put(other)  # the index answers again: what became of the first is looked up
     assert len(site.objects()) == 1 and not site.holds(data) and site.holds(other)
     assert site.put(data) is Outcome.STORED
+
+
+def test_what_was_in_doubt_is_settled_at_the_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise IndexUnavailable("index is not available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.index, "add", unavailable)
+        for _ in range(DOUBTS + 5):
+            with pytest.raises(IndexUnavailable):
+                site.put(builders.ct())
+    assert len(site.objects()) == DOUBTS + 5, "nobody can tell"
+    last = builders.ct()
+    site.put(last)
+    assert len(site.objects()) == 5 + 1, "some with each group"
+    site.committer.close()
+    assert len(site.objects()) == 1 and site.holds(last)
 
 
 def test_a_full_journal_is_checkpointed_and_goes_on(site: Site) -> None:
