@@ -5,6 +5,7 @@ Without URL an SQLite file is made; with one the database has to be empty. Twent
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -17,33 +18,56 @@ from datetime import date, timedelta
 
 from archive.dicom.worklist import BY_KEYWORD, STEP, STEP_SEQUENCE_TAG, WorklistQuery, read_worklist_query
 from archive.index import Index, open_index
-from archive.index.orders import NewStep, OrderChange, OrderKeys, change_order
+from archive.index.database import Session
 from archive.services.worklist import View, Worklist
 
 STATIONS, DAYS, ROUNDS, BATCH = 20, 60, 30, 2000
+ORDER = (
+    "id", "placer", "placer_issuer", "filler", "filler_issuer", "accession_number", "requested_procedure_id",
+    "study_instance_uid", "patient_id", "issuer", "patient_name_folded", "patient_name_ideographic",
+    "patient_name_phonetic", "state", "attributes", "created", "changed",
+)  # fmt: skip
+STEP_COLUMNS = ("id", "imaging_order", "step_id", "state", "modality", "start_date", "start_time", "attributes")
 TODAY = date(2026, 11, 21)
 
 
 def fill(index: Index, steps: int) -> None:
     for start in range(0, steps, BATCH):
-        changes = [_order(number) for number in range(start, min(start + BATCH, steps))]
-        index.database.transact(lambda session, changes=changes: [change_order(session, each, 0.0) for each in changes])
+        numbers = range(start, min(start + BATCH, steps))
+        index.database.transact(lambda session, numbers=numbers: _insert(session, numbers))
 
 
-def _order(number: int) -> OrderChange:
-    day = TODAY + timedelta(number % DAYS - DAYS // 2)
+def _insert(session: Session, numbers: range) -> None:
+    session.bulk("imaging_order", ORDER, [_order(number) for number in numbers])
+    session.bulk("scheduled_step", STEP_COLUMNS, [_step(number) for number in numbers])
+    session.bulk("scheduled_station", ("aet", "start_date", "step"), [(_station(n), _day(n), n + 1) for n in numbers])
+
+
+def _order(number: int) -> tuple[object, ...]:
     values = {
         "PatientName": f"Doe{number}^Jane", "PatientID": f"P{number}", "AccessionNumber": f"A{number}",
         "StudyInstanceUID": f"1.2.3.{number}", "RequestedProcedureID": f"R{number}", "PatientSex": "F",
         "RequestedProcedureDescription": "CT head",
     }  # fmt: skip
-    step = {
-        "Modality": "CT", "ScheduledStationAETitle": f"CT{number // DAYS % STATIONS}",
-        "ScheduledProcedureStepStartDate": f"{day:%Y%m%d}",
-        "ScheduledProcedureStepStartTime": f"{8 + number % 10:02}00",
+    known = [f"P{number}", "", "", "", f"A{number}", f"R{number}", f"1.2.3.{number}", f"P{number}", ""]
+    return (number + 1, *known, f"doe{number}^jane", None, None, "SCHEDULED", json.dumps(values), 0.0, 0.0)
+
+
+def _step(number: int) -> tuple[object, ...]:
+    start = f"{8 + number % 10:02}00"
+    values = {
+        "Modality": "CT", "ScheduledStationAETitle": _station(number), "ScheduledProcedureStepStartDate": _day(number),
+        "ScheduledProcedureStepStartTime": start, "ScheduledProcedureStepID": "S1",
     }  # fmt: skip
-    keys = OrderKeys(values["StudyInstanceUID"], f"P{number}", "", "", "", values["AccessionNumber"])
-    return OrderChange(keys, None, values, steps=(NewStep("S1", step),))
+    return number + 1, number + 1, "S1", "SCHEDULED", "CT", _day(number), f"{start}00", json.dumps(values)
+
+
+def _day(number: int) -> str:
+    return f"{TODAY + timedelta(number % DAYS - DAYS // 2):%Y%m%d}"
+
+
+def _station(number: int) -> str:
+    return f"CT{number // DAYS % STATIONS}"
 
 
 def question(**step: str) -> WorklistQuery:

@@ -25,6 +25,7 @@ class Framer:
         self._longest = longest
         self._buffer = bytearray()
         self._searched = 0  # bytes of the buffer in which there is no end
+        self._broken: NotUnderstood | None = None
 
     @property
     def begun(self) -> bool:
@@ -32,11 +33,21 @@ class Framer:
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole now; raises NotUnderstood, and then the connection cannot go on."""
+        """The messages that are whole now; raises NotUnderstood, and then the connection cannot go on.
+
+        What came whole before something that is no message is given first, and the next call raises.
+        """
+        if self._broken:
+            raise self._broken
         self._buffer += data
-        messages = []
-        while (message := self._next()) is not None:
-            messages.append(message)
+        messages: list[bytes] = []
+        try:
+            while (message := self._next()) is not None:
+                messages.append(message)
+        except NotUnderstood as error:
+            if not messages:
+                raise
+            self._broken = error
         return messages
 
     def _next(self) -> bytes | None:

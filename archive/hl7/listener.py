@@ -163,6 +163,7 @@ class Listener:
                 sock.settimeout(self._patience.send)
                 sock.sendall(answer)
                 begun = None
+            framer.feed(b"")  # ends the connection where something came behind the last message that is none
             begun = (begun or monotonic()) if framer.begun else None
 
     def _left(self, begun: float | None) -> float:

@@ -216,7 +216,7 @@ class Orders:
             for patient in patients:
                 _change_patient(session, patient, message.received)
             for change in orders:
-                if not change_order(session, change, message.received):
+                if not _change_order(session, change, message.received):
                     raise _Unknown
             for task in tasks:
                 insert_task(session, task, message.received)
@@ -294,7 +294,7 @@ class Orders:
         def work(session: Session) -> bool:
             for task in tasks:
                 insert_task(session, task, now)
-            return change_order(session, change, now)
+            return _change_order(session, change, now)
 
         return self._database.transact(work)
 
@@ -434,7 +434,7 @@ def _keep(session: Session, message: NewMessage, *, unique: bool) -> bool:
     return row is not None
 
 
-def change_order(session: Session, change: OrderChange, now: float) -> bool:
+def _change_order(session: Session, change: OrderChange, now: float) -> bool:
     row = _known(session, change.keys)
     if row is None and not change.saves:
         return False

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,6 +257,38 @@ def test_stopping_answers_what_is_under_way_and_closes_who_waits(start: Start) -
         assert ended(sock)
     with pytest.raises(OSError):
         served.connect()
+
+
+def test_what_is_under_way_over_tls_is_never_answered_in_clear(start: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("archive")
+    server = ServerTLS(cert=cert, key=key, ca=authority.certificate, client_cert="ignore")
+    served = start(tls=lambda: server.context)
+    index, begun, go_on = served.index.orders, threading.Event(), threading.Event()
+    apply = index.apply
+
+    def slow(*given: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return apply(*given)
+
+    index.apply = slow  # type: ignore[method-assign]
+    client = ssl.create_default_context(cafile=str(authority.certificate))
+    with client.wrap_socket(served.connect(), server_hostname="localhost") as sock:
+        sock.sendall(framed(order()))
+        assert begun.wait(10)
+        stopping = threading.Thread(target=served.listener.stop)
+        stopping.start()
+        threading.Timer(0.2, go_on.set).start()
+        assert answer(sock) == "AA"
+        stopping.join(10)
+
+
+def test_a_message_before_rubbish_is_answered(start: Start) -> None:
+    served = start()
+    with served.connect() as sock:
+        assert ask(sock, framed(order()) + b"rubbish") == "AA"
+        assert ended(sock)
 
 
 def test_messages_over_tls(start: Start, tmp_path: Path) -> None:
