@@ -26,6 +26,9 @@ _ANSWERS = {
     Applied.DONE: Reply(),
     Applied.REPEATED: Reply(),
     Applied.DIFFERENT: Reply(acknowledge.DUPLICATE_KEY, "message control ID was used for another message", "MSH-10"),
+    Applied.OTHER_ORDER: Reply(
+        acknowledge.DUPLICATE_KEY, "Study Instance UID is that of an order with other numbers", "ZDS-1"
+    ),
     Applied.UNKNOWN_ORDER: Reply(acknowledge.UNKNOWN_KEY, "order is not known", "ORC-2"),
 }
 

@@ -19,6 +19,7 @@ from archive.dicom.names import name_groups
 from archive.dicom.query import Between, Condition, Moment, NameIs, OneOf
 from archive.dicom.temporal import canonical_date, canonical_time
 from archive.dicom.worklist import ABOVE, WorklistQuery
+from archive.errors import Conflict
 from archive.index.conditions import Sql, all_of, any_of, fits, variants
 from archive.index.database import Database, Row, Session
 from archive.index.instances import insert_task
@@ -153,6 +154,7 @@ class Applied(Enum):
     REPEATED = "repeated"  # the same message has taken effect before
     DIFFERENT = "different"  # the same control ID, other content
     UNKNOWN_ORDER = "unknown order"
+    OTHER_ORDER = "other order"  # its Study Instance UID is that of an order with other numbers
 
 
 _FIND = {
@@ -226,6 +228,8 @@ class Orders:
             return self._database.transact(work, repeatable=False)
         except _Unknown:
             return Applied.UNKNOWN_ORDER
+        except Conflict:
+            return Applied.OTHER_ORDER
 
     def keep(self, message: NewMessage) -> None:
         """Keep a message that was refused, which may come as often as it likes."""
@@ -289,7 +293,10 @@ class Orders:
         return self._database.read(work)
 
     def save(self, change: OrderChange, now: float, tasks: Sequence[NewTask] = ()) -> bool:
-        """An order that came by no message, from an imported worklist for example; False when it had to be there."""
+        """An order that came by no message, from an imported worklist for example; False when it had to be there.
+
+        Raises Conflict when its Study Instance UID is that of an order with other numbers.
+        """
 
         def work(session: Session) -> bool:
             for task in tasks:
@@ -457,6 +464,9 @@ def _known(session: Session, keys: OrderKeys, *, lock: bool = True) -> Row | Non
         if value:
             values = (value, getattr(keys, f"{name}_issuer")) if "issuer" in test else (value,)
             rows = session.rows(f"{_SELECT} WHERE {test} LIMIT 2{suffix}", values)
+            if name == "study_uid" and rows and _contradicts(rows[0], keys):
+                # One would take the other's numbers, and modalities would send its images under them.
+                raise Conflict("Study Instance UID is that of another order", value)
             if name in ("filler", "accession_number"):
                 rows = [row for row in rows if not _contradicts(row, keys)]
             # An accession number may stand for several orders of one visit: then it says nothing.

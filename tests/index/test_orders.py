@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from archive.dicom.worklist import BY_KEYWORD, STEP, STEP_SEQUENCE_TAG, read_worklist_query
+from archive.errors import Conflict
 from archive.index import Index, NewTask, open_index
 from archive.index.orders import (
     Applied,
@@ -105,6 +106,15 @@ def test_an_accession_number_of_two_orders_finds_neither(index: Index) -> None:
     index.orders.apply(message(), [order(1, AccessionNumber="A"), order(2, AccessionNumber="A")])
     cancel = OrderChange(OrderKeys(accession_number="A"), StepState.CANCELLED, saves=False)
     assert index.orders.apply(message("M2"), [cancel]) is Applied.UNKNOWN_ORDER
+
+
+def test_two_orders_never_share_a_study(index: Index) -> None:
+    assert index.orders.apply(message(), [order(1)]) is Applied.DONE
+    assert index.orders.apply(message("M2"), [order(2, StudyInstanceUID="1.2.1")]) is Applied.OTHER_ORDER
+    (found,) = index.orders.latest()
+    assert (found.placer, found.accession_number) == ("PL1", "A1")
+    with pytest.raises(Conflict):
+        index.orders.save(order(2, StudyInstanceUID="1.2.1"), 3.0)
 
 
 def test_a_cancelled_order_is_no_work_until_it_is_ordered_anew(index: Index) -> None:
