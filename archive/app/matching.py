@@ -9,7 +9,7 @@ from archive.app.life import lifecycle_of
 from archive.app.store import Archive
 from archive.config import Config
 from archive.index import Index
-from archive.index.orders import OrderKeys
+from archive.index.ordervalues import OrderKeys
 from archive.services.corrections import Corrections
 from archive.services.matching import Matching
 from archive.workers.lanes import LaneWorker

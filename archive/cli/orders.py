@@ -23,7 +23,7 @@ from archive.dicom.worklist import WorklistQuery
 from archive.errors import ArchiveError
 from archive.hl7.dryrun import explained
 from archive.index import Index, open_index
-from archive.index.orders import KeptMessage, OrderSummary
+from archive.index.ordervalues import KeptMessage, OrderSummary
 from archive.services.matching import Candidate, Matching
 from archive.services.orders import Orders
 from archive.services.worklist import View, Worklist

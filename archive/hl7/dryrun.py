@@ -10,7 +10,7 @@ from archive.hl7.acknowledge import Reply
 from archive.hl7.mapping import FieldMap
 from archive.hl7.message import Message
 from archive.hl7.requests import Request, Unfit, read_request
-from archive.index.orders import OrderChange, PatientChange
+from archive.index.ordervalues import OrderChange, PatientChange
 
 
 def explained(data: bytes, fields: FieldMap, charset: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from archive.hl7.acknowledge import Reply, acknowledgement
 from archive.hl7.mapping import FieldMap
 from archive.hl7.message import Message
 from archive.hl7.requests import LONGEST_KEY, Request, Unfit, read_request
-from archive.index.orders import Applied, NewMessage
+from archive.index.ordervalues import Applied, NewMessage
 from archive.services.orders import Orders
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from archive.hl7.mapping import ORDER_DEFAULTS, PRIOR, STEP_DEFAULTS, FieldMap, 
 from archive.hl7.message import Message, Segment
 from archive.hl7.results import NotReadable, read_report
 from archive.index import NewTask
-from archive.index.orders import NewStep, OrderChange, OrderKeys, PatientChange, StepState
+from archive.index.ordervalues import NewStep, OrderChange, OrderKeys, PatientChange, StepState
 
 LONGEST_KEY = 250  # characters of an order number, a control ID, a sender: what databases keep in an index
 REPORT_TASK, PATIENT_TASK = "report", "patient"

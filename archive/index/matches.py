@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from archive.index.conditions import Sql, any_of
 from archive.index.database import Database, Row, Session
-from archive.index.orders import SUMMARY, OrderKeys, OrderSummary, StepState, advance, summary
+from archive.index.ordering import SUMMARY, advance, summary
+from archive.index.ordervalues import OrderKeys, OrderSummary, StepState
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 from archive.index.database import Database, Row, Session
 from archive.index.instances import insert_task
-from archive.index.orders import LOCK, OrderKeys, StepState, advance
+from archive.index.ordering import LOCK, advance
+from archive.index.ordervalues import OrderKeys, StepState
 from archive.index.values import NewTask
 
 Attributes = Mapping[str, Any]

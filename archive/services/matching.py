@@ -20,7 +20,7 @@ from archive.errors import Conflict, NotPossible, NotThere
 from archive.index import Index
 from archive.index.corrections import Operation
 from archive.index.matches import Match
-from archive.index.orders import OrderSummary
+from archive.index.ordervalues import OrderSummary
 from archive.index.overlay import Person
 from archive.index.states import StudyStates
 from archive.services.corrections import Corrections, by

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from archive.index import Index, NewTask
-from archive.index.orders import Applied, NewMessage, OrderChange, PatientChange
+from archive.index.ordervalues import Applied, NewMessage, OrderChange, PatientChange
 from archive.services.causes import MESSAGE, ORDER, Causes, Event
 
 

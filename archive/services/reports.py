@@ -16,7 +16,7 @@ from archive.dicom.report import Report, encoded
 from archive.dicom.uids import EXPLICIT_LITTLE
 from archive.errors import Conflict, NotPossible, NotThere
 from archive.index import Index
-from archive.index.orders import OrderSummary
+from archive.index.ordervalues import OrderSummary
 from archive.index.states import StudyStates
 from archive.services.lifecycle import COMPLETE, OPEN, READ, REPORTED, Lifecycle
 from archive.services.store import Origin, Store

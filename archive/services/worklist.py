@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from archive.dicom.worklist import WorklistQuery
 from archive.errors import OutOfResources
 from archive.index import Index
-from archive.index.orders import OPEN_STATES, Attributes, StepState
+from archive.index.ordervalues import OPEN_STATES, Attributes, StepState
 
 DATE = "ScheduledProcedureStepStartDate"
 

@@ -17,7 +17,7 @@ from archive.dicom.part10 import read_file_meta
 from archive.dicom.tree import DataSet
 from archive.dicom.worklist import ABOVE, STEP, STEP_SEQUENCE_TAG
 from archive.errors import NotUnderstood
-from archive.index.orders import NewStep, OrderChange, OrderKeys
+from archive.index.ordervalues import NewStep, OrderChange, OrderKeys
 
 ENDINGS = (".wl", ".dcm", ".wlm")
 LONGEST = 1 << 20  # bytes of one file: an answer has some kilobytes

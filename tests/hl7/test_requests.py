@@ -10,7 +10,7 @@ from archive.hl7 import acknowledge
 from archive.hl7.mapping import FieldMap
 from archive.hl7.message import Message
 from archive.hl7.requests import Request, Unfit, read_request
-from archive.index.orders import OrderKeys, StepState
+from archive.index.ordervalues import OrderKeys, StepState
 from tests.hl7.made import ORC, PATIENT, message, order
 
 USUAL = FieldMap()

@@ -12,16 +12,9 @@ import pytest
 from archive.dicom.worklist import BY_KEYWORD, STEP, STEP_SEQUENCE_TAG, read_worklist_query
 from archive.errors import Conflict
 from archive.index import Index, NewTask, open_index
-from archive.index.orders import (
-    Applied,
-    NewMessage,
-    NewStep,
-    OrderChange,
-    OrderKeys,
-    PatientChange,
-    StepState,
-)
+from archive.index.ordervalues import Applied, NewMessage, NewStep, OrderChange, OrderKeys, PatientChange, StepState
 from archive.index.performed import Performed, Reference
+from archive.index.worklist import statement
 
 
 def message(control: str = "M1", digest: str = "d", **more: Any) -> NewMessage:
@@ -259,7 +252,7 @@ def test_the_usual_questions_walk_no_table(tmp_path: Path, step: dict[str, str],
     index = open_index(f"sqlite:///{tmp_path}/index.db")
     index.orders.apply(message(), [order(number) for number in range(300)])
     index.database.transact(lambda session: session.run("ANALYZE"))
-    sql, values = index.orders.statement(question(step, **above))
+    sql, values = statement(index.database.dialect, question(step, **above))
     plan = index.read(lambda session: session.rows(f"EXPLAIN QUERY PLAN {sql}", values))
     assert not [row for row in plan if row[3].startswith("SCAN") and "station" not in row[3]], plan
 
