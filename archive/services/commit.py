@@ -26,7 +26,7 @@ from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
 
-DOUBTS = 20  # that are settled with each group
+DOUBTS = 500  # settled with one group: some tenths of a second, and all that a short absence of the index leaves
 META = 4096  # bytes reckoned for what a record says of its object: 1,200 are usual
 
 

@@ -25,7 +25,7 @@ from archive.errors import (
     TooLarge,
 )
 from archive.index import Index, Outcome, open_index
-from archive.services.commit import DOUBTS, Committer
+from archive.services.commit import Committer
 from archive.services.store import Origin, Rules, Store
 from archive.storage.journal import Journal, Record, slots
 from archive.storage.local import Volume
@@ -357,15 +357,17 @@ def test_an_index_that_fails_leaves_no_file_and_no_row(site: Site, monkeypatch: 
 
 
 def test_what_was_in_doubt_is_settled_at_the_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archive.services.commit.DOUBTS", 7)
+
     def unavailable(*_: object, **__: object) -> None:
         raise IndexUnavailable("index is not available")
 
     with monkeypatch.context() as patched:
         patched.setattr(site.index, "add", unavailable)
-        for _ in range(DOUBTS + 5):
+        for _ in range(12):
             with pytest.raises(IndexUnavailable):
                 site.put(builders.ct())
-    assert len(site.objects()) == DOUBTS + 5, "nobody can tell"
+    assert len(site.objects()) == 12, "nobody can tell"
     last = builders.ct()
     site.put(last)
     assert len(site.objects()) == 5 + 1, "some with each group"
