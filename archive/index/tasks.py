@@ -20,6 +20,7 @@ from archive.index.values import NewTask, State, Task
 
 REASON_LENGTH = 500
 PRIORITIES = (1, 0, -1)
+OPEN = (State.WAITING, State.LEASED)
 
 COLUMNS = (
     TaskRow.id, TaskRow.kind, TaskRow.lane, TaskRow.payload, TaskRow.state, TaskRow.due, TaskRow.attempts,
@@ -145,6 +146,9 @@ def entries(
     for column, value in ((TaskRow.kind, kind), (TaskRow.lane, lane), (TaskRow.state, state and state.value)):
         if value is not None:
             query = query.where(column == value)
+    if state in OPEN:
+        # It never is NULL then; said here, the index that leaves out the history serves.
+        query = query.where(TaskRow.ready.is_null(False))
     return [task_of(row) for row in database.read(lambda session: session.query(query))]
 
 
