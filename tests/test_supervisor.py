@@ -54,7 +54,7 @@ class Run:
         return [int(path.name.split("-")[1]) for path in self.folder.glob("born-*")]
 
     def until(self, true: object) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not true():  # type: ignore[operator]
             assert time.monotonic() < deadline, sorted(path.name for path in self.folder.iterdir())
             time.sleep(0.02)
@@ -75,7 +75,7 @@ def start(tmp_path: Path) -> object:
     for run in runs:
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)
-        run.process.wait(5)
+        run.process.wait(60)
 
 
 def alive(pid: int) -> bool:
@@ -90,7 +90,7 @@ def test_sigterm_reaches_every_child_and_ends_with_status_zero(start) -> None:  
     run.born(2)
     time.sleep(0.1)
     run.process.terminate()
-    assert run.process.wait(5) == 0
+    assert run.process.wait(60) == 0
     assert run.count("SIGTERM-*") == 2
 
 
@@ -99,7 +99,7 @@ def test_a_child_that_is_ready_later_than_another_is_waited_for(start) -> None: 
     run.born(2)
     time.sleep(1.0)
     run.process.terminate()
-    assert run.process.wait(5) == 0
+    assert run.process.wait(60) == 0
     assert (run.count("born-*"), run.count("SIGTERM-*")) == (2, 2)
 
 
@@ -109,7 +109,7 @@ def test_a_killed_child_is_started_again(start) -> None:  # type: ignore[no-unty
     os.kill(first, signal.SIGKILL)
     assert first in run.born(3)
     run.process.terminate()
-    assert run.process.wait(5) == 0
+    assert run.process.wait(60) == 0
 
 
 def test_children_die_with_a_killed_supervisor(start) -> None:  # type: ignore[no-untyped-def]
@@ -125,7 +125,7 @@ def test_a_stubborn_child_is_killed_at_the_deadline(start) -> None:  # type: ign
     run.born(2)
     time.sleep(0.1)
     run.process.terminate()
-    assert run.process.wait(6) == 1
+    assert run.process.wait(60) == 1
 
 
 def test_a_second_sigterm_ends_at_once(start) -> None:  # type: ignore[no-untyped-def]
@@ -140,7 +140,7 @@ def test_a_second_sigterm_ends_at_once(start) -> None:  # type: ignore[no-untype
 
 def test_a_child_that_cannot_start_ends_the_whole(start) -> None:  # type: ignore[no-untyped-def]
     run = start("unable")
-    assert run.process.wait(5) == 1
+    assert run.process.wait(60) == 1
 
 
 @pytest.mark.parametrize("how, reached", [("good", 2), ("bad", 0)])
@@ -158,7 +158,7 @@ def test_sigterm_does_not_wait_for_children_that_are_starting(start) -> None:  #
     run = start("slow")
     run.born(2)
     run.process.terminate()
-    assert run.process.wait(5) == 0
+    assert run.process.wait(60) == 0
 
 
 ALONE = """
@@ -176,11 +176,11 @@ run_alone(work)
 
 def test_work_done_alone_dies_with_who_wanted_it(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ALONE, str(tmp_path)], cwd=Path(__file__).parent.parent)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (born := list(tmp_path.glob("born-*"))) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
-    process.wait(5)
+    process.wait(60)
     worker = int(born[0].name.split("-")[1])
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.02)

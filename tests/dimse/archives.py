@@ -74,7 +74,7 @@ class Archive:
     noted: list[tuple[str, str, str, str]] = field(default_factory=list)
     listener: Listener | None = None
 
-    def wait_until_quiet(self, most: float = 5.0) -> None:
+    def wait_until_quiet(self, most: float = 60.0) -> None:
         """Until every association has ended here too."""
         until = time.monotonic() + most
         while self.listener is not None and self.listener.associations() and time.monotonic() < until:

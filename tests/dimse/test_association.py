@@ -107,7 +107,7 @@ def test_what_breaks_the_protocol_is_aborted_with_its_reason(sent: bytes, codes:
         raw.send(sent)
         assert raw.abort() == codes
         assert raw.closed()
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         assert f"({codes[0]},{codes[1]})" in served.associations[0].ending
         assert all(sink.discarded for sink in served.sinks)
 
@@ -148,7 +148,7 @@ def test_a_sink_is_told_when_its_data_set_breaks_off(how: str) -> None:
             raw.sock.close()
         else:
             raw.send(wire.abort_pdu(0, 0) if how == "abort" else wire.RELEASE_REQUEST)
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         assert served.sinks[0].discarded
 
 
@@ -167,7 +167,7 @@ def test_silence_is_aborted_at_its_deadline(sent: bytes) -> None:
         raw.associate()
         raw.send(sent)
         assert raw.abort() == (0, 0)
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         assert "timed out" in served.associations[0].ending
 
 
@@ -206,7 +206,7 @@ def test_a_peer_that_never_reads_is_aborted() -> None:
     with serving(flood, timeouts=QUICK) as served, Raw(served.port) as raw:
         raw.associate()
         raw.send(data_pdu((1, WHOLE, echo())))
-        assert served.over.acquire(timeout=10)
+        assert served.over.acquire(timeout=60)
         assert isinstance(failed[0], TimedOut)
 
 
@@ -229,7 +229,7 @@ def test_a_peer_that_never_reads_a_file_is_aborted(peer_max: int) -> None:
     with serving(flood, timeouts=QUICK) as served, Raw(served.port) as raw:
         raw.associate(association_request(user=UserInformation(peer_max)))
         raw.send(data_pdu((1, WHOLE, echo())))
-        assert served.over.acquire(timeout=10)
+        assert served.over.acquire(timeout=60)
         assert isinstance(failed[0], TimedOut)
 
 
@@ -262,7 +262,7 @@ def test_a_cancel_is_seen_during_the_operation() -> None:
     with serving(searching) as served, Raw(served.port) as raw:
         raw.associate()
         raw.send(data_pdu((7, WHOLE, find(4)), (7, LAST, b"keys")))
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         raw.send(data_pdu((7, WHOLE, cancel(4))))
         assert statuses_until(raw, 0xFE00) == {0xFF00, 0xFE00}
 
@@ -274,7 +274,7 @@ def test_cancels_late_or_of_others_change_nothing() -> None:
         raw.send(data_pdu((1, WHOLE, echo(4))))
         assert raw.command().message_id == 4
         raw.send(data_pdu((7, WHOLE, find(4)), (7, LAST, b"keys")))
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         raw.send(data_pdu((7, WHOLE, cancel(5))) + data_pdu((7, WHOLE, cancel(4))))
         statuses_until(raw, 0xFE00)
 
@@ -283,7 +283,7 @@ def test_requests_that_come_during_an_operation_keep_their_order() -> None:
     with serving(searching) as served, Raw(served.port) as raw:
         raw.associate(association_request(user=UserInformation(16384, window=(4, 1))))
         raw.send(data_pdu((7, WHOLE, find(1)), (7, LAST, b"keys")))
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         raw.send(data_pdu((1, WHOLE, echo(2))) + data_pdu((1, WHOLE, echo(3))) + data_pdu((7, WHOLE, cancel(1))))
         statuses_until(raw, 0xFE00)
         assert [raw.command().message_id, raw.command().message_id] == [2, 3]
@@ -307,9 +307,9 @@ def test_an_operation_learns_that_its_peer_is_gone(leave: Callable[[Raw], None])
     with serving(search) as served, Raw(served.port) as raw:
         raw.associate()
         raw.send(data_pdu((7, WHOLE, find(1)), (7, LAST, b"keys")))
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         leave(raw)
-        assert gone.wait(5)
+        assert gone.wait(60)
 
 
 # -- sending --------------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_a_file_that_is_too_short_aborts_the_association(peer_max: int) -> None:
     with serving(send) as served, Raw(served.port) as raw:
         raw.associate(association_request(user=UserInformation(peer_max)))
         raw.send(data_pdu((1, WHOLE, echo(3))))
-        assert served.over.acquire(timeout=5) and failed
+        assert served.over.acquire(timeout=60) and failed
 
 
 @pytest.mark.parametrize("chunks", [[], [b""], [b"abc"], [b"ab", b"", b"c" * 50_000], [bytes(300_000)] * 3])
@@ -445,7 +445,7 @@ def test_we_can_ask_for_the_release_and_collide_with_the_peer() -> None:
         raw.send(wire.RELEASE_REQUEST)  # both asked: the requestor of the association answers first
         raw.send(wire.RELEASE_REPLY)
         assert raw.pdu() == (wire.RELEASE_RP, bytes(4))
-        assert served.over.acquire(timeout=5) and served.associations[0].ending == "released"
+        assert served.over.acquire(timeout=60) and served.associations[0].ending == "released"
 
 
 def test_data_on_its_way_does_not_hinder_our_release() -> None:
@@ -459,7 +459,7 @@ def test_data_on_its_way_does_not_hinder_our_release() -> None:
         raw.associate()
         raw.send(data_pdu((1, WHOLE, echo())))
         raw.send(data_pdu((1, WHOLE, echo())) + wire.RELEASE_REPLY)
-        assert served.over.acquire(timeout=5) and served.associations[0].ending == "released"
+        assert served.over.acquire(timeout=60) and served.associations[0].ending == "released"
 
 
 def test_a_fault_of_ours_aborts_and_says_so_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -479,6 +479,6 @@ def test_one_line_tells_how_an_association_ended(caplog: pytest.LogCaptureFixtur
         raw.send(data_pdu((1, WHOLE, echo())))
         raw.command()
         raw.release()
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1 and "RAW -> ARCHIVE from 127.0.0.1" in lines[0] and "released; 2 messages" in lines[0]

@@ -227,7 +227,7 @@ def test_a_cancel_stops_the_rest_and_says_so(tmp_path: Path) -> None:
             context = association.contexts[1]
             asked = question(Level.STUDY, {"StudyInstanceUID": f"{ROOT}.1"}, context, destination, "")
             association.send_message(context, request(), asked)
-            assert receiver.arrived.acquire(timeout=5)
+            assert receiver.arrived.acquire(timeout=60)
             cancel = {"CommandField": int(Field.C_CANCEL_RQ), "MessageIDBeingRespondedTo": 9}
             association.send_message(context, encode_command(cancel))
             message = association.read_message()
@@ -264,7 +264,7 @@ def test_a_requester_that_goes_away_stops_the_sub_operations(tmp_path: Path) -> 
         context = association.contexts[1]
         asked = question(Level.STUDY, {"StudyInstanceUID": f"{ROOT}.1"}, context, destination, "")
         association.send_message(context, request(), asked)
-        assert receiver.arrived.acquire(timeout=5)
+        assert receiver.arrived.acquire(timeout=60)
         association.abort()
         archive.wait_until_quiet(5)
         assert archive.listener is not None and not archive.listener.associations()
@@ -283,18 +283,18 @@ def test_dcmtk_moves_to_dcmtk(tmp_path: Path) -> None:
             command = ["movescu", "-S", "-aet", "TEST", "-aec", "ARCHIVE", "-aem", "STORESCP"]
             command += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={ROOT}.1"]
             command += ["127.0.0.1", str(archive.port)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
     finally:
         storescp.terminate()
-        storescp.wait(5)
+        storescp.wait(60)
     read = [pydicom.dcmread(path) for path in into.iterdir()]
     assert sorted(int(each.InstanceNumber) for each in read) == [1, 2, 3, 4, 5]
     assert all(each.PixelData == instance(int(each.InstanceNumber)).PixelData for each in read)
 
 
 def wait_for(port: int) -> None:
-    for _ in range(500):
+    for _ in range(6000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -16,7 +16,7 @@ from archive.dimse.relay import Relay
 
 from .raw import Everyone, Raw, Served
 
-WAIT = 5.0
+WAIT = 60.0
 
 
 @pytest.fixture

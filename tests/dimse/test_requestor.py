@@ -46,7 +46,7 @@ def remote(*answers: bytes | Callable[[socket.socket], object]) -> Iterator[int]
             for each in answers:
                 sock.recv(65536)
                 each(sock) if callable(each) else sock.sendall(each)
-            done.wait(10)
+            done.wait(60)
 
     thread = threading.Thread(target=play, daemon=True)
     thread.start()
@@ -55,7 +55,7 @@ def remote(*answers: bytes | Callable[[socket.socket], object]) -> Iterator[int]
     finally:
         done.set()
         listening.close()
-        thread.join(5)
+        thread.join(60)
 
 
 def acceptance(*results: tuple[int, int, str], user: UserInformation | None = None) -> bytes:
@@ -117,7 +117,7 @@ def test_dcmtk_stores_what_we_send(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir() if path.name != "data"]
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 def test_everything_that_can_be_negotiated_is() -> None:
@@ -138,7 +138,7 @@ def test_everything_that_can_be_negotiated_is() -> None:
             assert found.contexts[3] == Context(3, FIND, IMPLICIT, scu=True, scp=False)
             assert (found.window, dict(found.extended), found.identity_response) == ((3, 3), {FIND: b"\1"}, b"ok")
             assert (seen[0].identity, seen[0].max_pdu) == (identity, 32768)
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         assert served.associations[0].contexts[1].scu
 
 
@@ -253,7 +253,7 @@ def test_an_exception_aborts_the_association() -> None:
     with serving() as served:
         with pytest.raises(KeyError), call(served.port):
             raise KeyError
-        assert served.over.acquire(timeout=5)
+        assert served.over.acquire(timeout=60)
         assert "by the peer" in served.associations[0].ending
 
 
@@ -270,6 +270,6 @@ def test_a_request_written_by_us_is_read_by_us() -> None:
     thread.start()
     with pytest.raises(Unreachable):
         call(listening.getsockname()[1])
-    thread.join(5)
+    thread.join(60)
     listening.close()
     assert read_request(captured[0][6:]).called == "THEM"

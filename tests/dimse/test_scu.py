@@ -110,7 +110,7 @@ def test_a_query_that_nobody_reads_to_its_end_ends_its_association() -> None:
         found = scu.find(other, Root.STUDY, Level.STUDY, {"StudyInstanceUID": ""})
         next(found)
         found.close()  # type: ignore[attr-defined]
-        assert ended.wait(5)
+        assert ended.wait(60)
 
 
 def test_a_move_tells_its_progress_and_its_end() -> None:

@@ -10,7 +10,7 @@ from queue import Queue
 
 from archive.dimse.threads import Threads
 
-WAIT = 5.0
+WAIT = 60.0
 
 
 def ran_in(threads: Threads, name: str) -> threading.Thread:

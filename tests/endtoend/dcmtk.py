@@ -113,13 +113,13 @@ def storescp(folder: Path, *options: object) -> Iterator[int]:
         yield port
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(60)
 
 
 def _wait_for(port: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        done = subprocess.run(["echoscu", "127.0.0.1", str(port)], capture_output=True, timeout=10, check=False)
+        done = subprocess.run(["echoscu", "127.0.0.1", str(port)], capture_output=True, timeout=60, check=False)
         if done.returncode == 0:
             return
         time.sleep(0.05)

@@ -156,11 +156,11 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
         yield port, http
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _statistics(http: int) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{http}/statistics", timeout=5) as page:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{http}/statistics", timeout=60) as page:
         found: dict[str, Any] = json.load(page)
         return found
     return None

@@ -26,7 +26,7 @@ def campaign(folder: Path, seconds: float) -> dict[str, int]:
         kills = _kill(site, senders, seconds)
         for sender in senders:
             sender.going_on = False
-            sender.join(30)
+            sender.join(60)
         return {"kills": kills, **judged(site, senders)}
 
 

@@ -29,7 +29,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
 def ris(site: Site, text: str) -> str:
     """A sender that shares nothing with the archive: the message as a RIS writes it, the frame by hand."""
     data = b"\x0b" + text.strip().replace("\n", "\r").encode() + b"\r\x1c\r"
-    with socket.create_connection(("127.0.0.1", site.hl7_port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", site.hl7_port), timeout=60) as sock:
         sock.sendall(data)
         answer = b""
         while not answer.endswith(b"\x1c\r"):

@@ -54,7 +54,7 @@ class Site:
         return open_index(f"sqlite:///{self.daemon.folder}/index.db")
 
     def send(self, data: bytes) -> str:
-        with socket.create_connection(("127.0.0.1", self.hl7_port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", self.hl7_port), timeout=60) as sock:
             return ask(sock, framed(data))
 
     def archive(self, *arguments: object, good: int = 0) -> Any:
@@ -272,7 +272,7 @@ def test_h03_what_is_acknowledged_survives_kill_9_and_has_one_effect(tmp_path: P
             site.kill_background()
         for sender in senders:
             sender.going_on = False
-            sender.join(30)
+            sender.join(60)
         acknowledged = [accession for sender in senders for accession in sender.acknowledged]
         assert len(acknowledged) > 10
         orders = [each.accession_number for each in site.index.orders.latest(limit=100_000)]

@@ -27,7 +27,7 @@ from tests.faults.objects import MARKER, Instance, keys_of_instance
 from tests.faults.raw import CONTEXTS, CT, MR, ONLY_ECHO, SUCCESS, Ended, Request, association, role
 from tests.faults.site import Row, Site
 
-PATIENCE = 6.0  # seconds for threads to end and sockets to close
+PATIENCE = 30.0  # seconds for threads to end and sockets to close
 MORE_MEMORY = 24 * 2**20  # what caches may take beside the ten per cent
 KEPT_THREADS = 16  # that wait for the next caller: four for each of two listeners in two processes
 KEPT_DESCRIPTORS = 12  # of connections to the index that wait for the next reader, three each

@@ -113,7 +113,7 @@ class Cluster:
                     os.kill(pid, signal.SIGKILL)
         else:
             os.kill(self.pid, how)
-        self._process.wait(30)
+        self._process.wait(60)
         self._process = None
 
     def pids(self) -> list[int]:

@@ -29,6 +29,7 @@ from tests.faults.site import Site
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
+LEAST_PATIENCE = 60.0  # seconds: waiting costs nothing where it comes
 EVERYTHING = ["echo", "store", "find", "get", "move"]
 
 # Short, so that every deadline can be waited for; the order is that of the defaults.
@@ -97,7 +98,7 @@ class Daemon(Site):
 
     # -- life ---------------------------------------------------------------------------------
 
-    def start(self, patience: float = 30.0) -> Daemon:
+    def start(self, patience: float = 60.0) -> Daemon:
         """Return when all its processes serve: it has said so, and answers a C-ECHO."""
         told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         told.bind("")  # the kernel gives an abstract name
@@ -162,7 +163,7 @@ class Daemon(Site):
     def is_running(self) -> bool:  # type: ignore[override]
         return self._process is not None and self._process.poll() is None
 
-    def stop(self, patience: float = 15.0) -> int:
+    def stop(self, patience: float = 30.0) -> int:
         self.signal(signal.SIGTERM)
         return self.wait(patience)
 
@@ -174,7 +175,7 @@ class Daemon(Site):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait(30)
+        self._process.wait(60)
         wait_until(lambda: all(has_ended(pid) for pid in pids), 30, "what was killed has not ended", pause=0.005)
 
     def __enter__(self) -> Daemon:
@@ -249,7 +250,8 @@ def wait_until(
     complaint: str | Callable[[], str] = "it never came",
     pause: float = 0.03,
 ) -> None:
-    end = time.monotonic() + patience
+    """Wait for what comes on this machine within ``patience`` seconds; a slower and busier one gets far more."""
+    end = time.monotonic() + max(LEAST_PATIENCE, 3 * patience)
     while not done():
         if time.monotonic() > end:
             raise AssertionError(complaint if isinstance(complaint, str) else complaint())
@@ -263,7 +265,7 @@ def make_certificate(folder: Path) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "400",
          "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.pem"],
-        cwd=folder, check=True, capture_output=True, timeout=30,
+        cwd=folder, check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     (folder / "server.key").chmod(0o600)
 

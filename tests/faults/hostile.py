@@ -100,7 +100,7 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._enough = True
-        self._thread.join(20)
+        self._thread.join(60)
         for _, each in self._open:
             each.sock.close()
 

@@ -84,12 +84,12 @@ class Site:
     def _connected(self) -> Iterator[Any]:
         if self.url.startswith("sqlite:"):
             file = self.folder / self.url.removeprefix("sqlite:///")
-            with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as database:
+            with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as database:
                 yield database
         else:
             import psycopg
 
-            with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection:
+            with psycopg.connect(self.url, autocommit=True, connect_timeout=60) as connection:
                 yield connection
 
 

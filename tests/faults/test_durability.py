@@ -114,7 +114,7 @@ def test_d02_what_is_acknowledged_survives_kill_9_at_any_moment(own_archive: Arc
             for pid in archive.acceptors():
                 os.kill(pid, signal.SIGKILL)
         for hammer in hammers:
-            hammer.join(20)
+            hammer.join(60)
             acknowledged += hammer.acknowledged
         if cycle % 5 == 4:
             archive.start()
@@ -234,7 +234,7 @@ def test_d13_a_locked_database_is_waited_for_or_refused(own_archive: Archives, s
     timer.join()
     database.execute("rollback")
     database.close()
-    sender.join(40)
+    sender.join(60)
     assert results == [0] if seconds < 3 else results in ([0], [OUT_OF_RESOURCES])
     again = stored(archive, during)
     assert again == 0
@@ -310,14 +310,14 @@ def test_d22_the_same_object_from_eight_senders_at_once_is_kept_once(
 
         def send(one: Instance = one, barrier: threading.Barrier = barrier, results: list[int] = results) -> None:
             with raw.association(archive.port) as sending:
-                barrier.wait(10)
+                barrier.wait(60)
                 results.append(sending.store(CT, one.uid, one.data))
 
         threads = [threading.Thread(target=send) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert results == [0] * 8
         acknowledged.append(one)
 

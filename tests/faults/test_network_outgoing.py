@@ -231,7 +231,7 @@ def test_n29_more_matches_than_a_counter_holds(own_archive: Callable[..., Daemon
 
 def copies(archive: Daemon, one: Instance, count: int) -> None:
     """Rows that look like further instances of its series, which all have its bytes."""
-    with sqlite3.connect(archive.folder / "index.db", timeout=10) as database:
+    with sqlite3.connect(archive.folder / "index.db", timeout=60) as database:
         names = [row[1] for row in database.execute("pragma table_info(instance)") if row[1] != "id"]
         values = ", ".join(f"'{one.uid}.' || number" if name == "sop_instance_uid" else name for name in names)
         database.execute(

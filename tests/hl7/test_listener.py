@@ -34,7 +34,7 @@ class Served:
         self.index, self.listener = index, listener
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.listener.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.listener.port), timeout=60)
 
     def send(self, data: bytes) -> str:
         with self.connect() as sock:
@@ -215,7 +215,7 @@ def test_h06_a_merge_while_orders_come_reaches_them_all(start: Start) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert set(codes) == {"AA"}
     assert {found.patient_id for found in served.index.orders.latest()} == {"P1"}
 
@@ -269,19 +269,19 @@ def test_what_is_under_way_over_tls_is_never_answered_in_clear(start: Start, tmp
 
     def slow(*given: Any) -> Any:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return apply(*given)
 
     index.apply = slow  # type: ignore[method-assign]
     client = ssl.create_default_context(cafile=str(authority.certificate))
     with client.wrap_socket(served.connect(), server_hostname="localhost") as sock:
         sock.sendall(framed(order()))
-        assert begun.wait(10)
+        assert begun.wait(60)
         stopping = threading.Thread(target=served.listener.stop)
         stopping.start()
         threading.Timer(0.2, go_on.set).start()
         assert answer(sock) == "AA"
-        stopping.join(10)
+        stopping.join(60)
 
 
 def test_a_message_before_rubbish_is_answered(start: Start) -> None:

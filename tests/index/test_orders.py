@@ -230,7 +230,7 @@ def test_one_message_on_many_connections_has_one_effect(index: Index) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(result.value for result in results) == ["done"] + ["repeated"] * 7
     assert len(index.orders.latest()) == 1
 

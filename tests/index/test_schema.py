@@ -70,7 +70,7 @@ def test_a_migration_that_fails_leaves_the_old_schema(index: Index) -> None:
 def test_two_processes_that_open_a_new_index_at_once_migrate_it_once(tmp_path: Path) -> None:
     code = f"from archive.index import open_index; open_index('sqlite:///{tmp_path}/new.db').close()"
     children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-    assert [child.wait(30) for child in children] == [0, 0, 0]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "sqlite:///", "", "index.db", "sqlite://host/file"])

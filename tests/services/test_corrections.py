@@ -769,7 +769,7 @@ def test_sixteen_threads_store_while_patients_are_merged_moved_and_taken_apart_a
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
     assert errors == [] and stored
     sound(site.index)
     assert set(found(site.index, "STUDY", "PatientID")) == {"B", "C"}

@@ -328,7 +328,7 @@ def test_concurrent_duplicates_leave_one_current_instance(begin_each: Begin, pol
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sum(site.holds(data) for data in contents) == 1
     versions = site.index.versions(str(first.SOPInstanceUID))
     assert len(versions) == (11 if policy == "version" else 0)
@@ -593,7 +593,7 @@ def test_first_images_of_a_patient_on_many_threads_give_one_patient(each_site: S
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     statistics = site.index.statistics()
     assert (statistics.patients, statistics.studies, statistics.instances) == (1, 16, 16)
 

@@ -296,7 +296,7 @@ def test_a_fault_in_the_leader_frees_those_who_wait(site: Site) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
     assert len(errors) == 4 and not any(thread.is_alive() for thread in threads)
 
 

@@ -73,7 +73,7 @@ def test_append_waits_for_the_checkpoint_of_the_other_half(tmp_path: Path) -> No
     appender.join(0.1)
     assert appender.is_alive()
     journal.checkpoint(lambda paths, records: settled.extend(paths))
-    appender.join(5)
+    appender.join(60)
     assert not appender.is_alive() and settled == [f"p{number}" for number in range(8)]
 
 
@@ -169,11 +169,11 @@ def checkpoint_full(journal: Journal, settle: Settle) -> None:
     """Fill up what is left, so that both halves await their checkpoint, and let it happen."""
     appender = threading.Thread(target=lambda: _ignored(journal), daemon=True)
     appender.start()
-    journal.wake.wait(5)
+    journal.wake.wait(60)
     try:
         journal.checkpoint(settle)
     finally:
-        appender.join(5)
+        appender.join(60)
 
 
 def _ignored(journal: Journal) -> None:

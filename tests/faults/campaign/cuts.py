@@ -75,7 +75,7 @@ class Plant:
         for peer in peers:
             peer.enough = True
         for peer in peers:
-            peer.join(40)
+            peer.join(60)
         self.owed += before
         self._later = [one for peer in peers for one in peer.acknowledged if one not in before]
         return copy

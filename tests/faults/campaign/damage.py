@@ -74,7 +74,7 @@ def jumping_clock(run: Run) -> None:
         archive.kill()
         archive.start()
         for hammer in hammers:
-            hammer.join(20)
+            hammer.join(60)
         owed = [one for hammer in hammers for one in hammer.acknowledged]
         found = run.check(archive, owed, seen=seen, asked=2)
         found += [f"refused with {status:04x}" for hammer in hammers for status in hammer.refused]
@@ -97,7 +97,7 @@ def backups(run: Run) -> None:
             step()
         archive.kill()
         for hammer in hammers:
-            hammer.join(20)
+            hammer.join(60)
         settings = {key: value for key, value in archive.settings.items() if key != "listeners"}
         restored = run.daemon(settings, folder=target, seams=()).start()
         found = run.check(restored, owed, asked=2)

@@ -117,7 +117,7 @@ def locked(run: Run) -> None:
     case = Case(run.daemon(ONE_PROCESS).start())
     while run.goes_on():
         with case.storing(run):
-            database = sqlite3.connect(case.archive.folder / "index.db", isolation_level=None, timeout=20)
+            database = sqlite3.connect(case.archive.folder / "index.db", isolation_level=None, timeout=60)
             database.execute("begin exclusive")
             time.sleep(6.5 if run.seams else run.rng.uniform(0.3, 9.0 if run.tries > 1 else 2.0))
             database.execute("rollback")

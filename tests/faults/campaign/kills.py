@@ -86,7 +86,7 @@ class Killed:
         time.sleep(run.rng.uniform(0.0, 0.08))
         self.archive.kill()
         for each in hammers:
-            each.join(20)
+            each.join(60)
             self.owed += each.acknowledged
 
 
@@ -141,7 +141,7 @@ def kills_of_processes(run: Run) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for hammer in hammers:
-            hammer.join(20)
+            hammer.join(60)
         wait_until(lambda: len(archive.acceptors()) == 2 and archive.answers(), 20, "the processes do not come back")
         owed = [one for hammer in hammers for one in hammer.acknowledged]
         run.count(run.check(archive, owed, since=said, seen=seen, asked=1))

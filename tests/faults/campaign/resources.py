@@ -45,7 +45,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._enough = True
-        self._thread.join(5)
+        self._thread.join(60)
 
     @property
     def grown(self) -> int:
@@ -80,7 +80,7 @@ def bombs(run: Run) -> None:
                 run.count([] if status in case.allowed else [f"{case}: answered with {status & 0xFFFF:04x}"])
     finally:
         done.set()
-        asking.join(30)
+        asking.join(60)
     run.figure("memory", f"+{watch.grown / MB:.0f} MB")
     run.figure("slowest", f"{slowest:.2f} s")
     if watch.grown > BOMB_GROWTH:
@@ -176,7 +176,7 @@ def little_memory(run: Run) -> None:
     (pid,) = archive.acceptors()
     virtual = _virtual(pid)
     limit = virtual + 250 * MB
-    subprocess.run(["prlimit", f"--pid={pid}", f"--as={limit}:{limit}"], check=True, timeout=10)
+    subprocess.run(["prlimit", f"--pid={pid}", f"--as={limit}:{limit}"], check=True, timeout=60)
     while run.goes_on():
         found = []
         try:
