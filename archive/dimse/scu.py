@@ -76,6 +76,7 @@ class Retrieved:
 
 
 Told = Callable[[Progress], None]
+Opened = Callable[[Association], None]  # hears of the association, to be able to stop it
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +115,31 @@ def find(
     """C-FIND: each answer as its elements; after ``limit`` answers the peer is asked to stop."""
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1"
     with calling(destination, abstract_syntax, options=options) as association:
-        context = context_of(association, abstract_syntax)
-        message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))
-        count = 0
-        while statuses.is_pending((message := _response(association)).command.status):
-            count += 1
-            if not limit or count <= limit:
-                yield decode_identifier(message.data or b"", context.transfer_syntax)
-            if count == limit:
-                _cancel(association, context, message_id)
-        if message.command.status != statuses.CANCELLED or not limit:
-            _check(message.command, "C-FIND")
+        yield from answers(association, destination, root, level, keys, charset=charset, limit=limit)
+
+
+def answers(
+    association: Association,
+    destination: Destination,
+    root: Root,
+    level: Level,
+    keys: Keys,
+    *,
+    charset: str = "ISO_IR 192",
+    limit: int = 0,
+) -> Iterator[Identifier]:
+    """One C-FIND on an association that may serve others before and after it."""
+    context = context_of(association, f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1")
+    message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))
+    count = 0
+    while statuses.is_pending((message := _response(association)).command.status):
+        count += 1
+        if not limit or count <= limit:
+            yield decode_identifier(message.data or b"", context.transfer_syntax)
+        if count == limit:
+            _cancel(association, context, message_id)
+    if message.command.status != statuses.CANCELLED or not limit:
+        _check(message.command, "C-FIND")
 
 
 def move(
@@ -135,11 +150,13 @@ def move(
     keys: Keys,
     *,
     told: Told = lambda _: None,
+    opened: Opened = lambda _: None,
     options: Options | None = None,
 ) -> Retrieved:
     """C-MOVE: have the peer send objects to ``to``, which may be ourselves."""
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.2"
     with calling(destination, abstract_syntax, options=options) as association:
+        opened(association)
         context = context_of(association, abstract_syntax)
         asked = question(level, keys, context, destination, "ISO_IR 192")
         _ask(association, context, Field.C_MOVE_RQ, asked, MoveDestination=to)
@@ -157,6 +174,7 @@ def get(
     store: StoreObject,
     storage: Sequence[Proposal] = (),
     told: Told = lambda _: None,
+    opened: Opened = lambda _: None,
     options: Options | None = None,
 ) -> Retrieved:
     """C-GET: have the peer send objects back over this association; they go through the one way in.
@@ -167,6 +185,7 @@ def get(
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.3"
     roles = {sop_class: (False, True) for sop_class, _ in storage}
     with calling(destination, abstract_syntax, options=options, more=storage, roles=roles) as association:
+        opened(association)
         context = context_of(association, abstract_syntax)
         _ask(association, context, Field.C_GET_RQ, question(level, keys, context, destination, "ISO_IR 192"))
         session = _receiving(association, destination)

@@ -16,6 +16,7 @@ import peewee
 from archive.index.database import Database, Row, Session
 from archive.index.instances import INSERT_TASK, WAITS
 from archive.index.models import TaskRow
+from archive.index.single import joined
 from archive.index.values import NewTask, State, Task
 
 REASON_LENGTH = 500
@@ -45,6 +46,8 @@ def _insert(session: Session, task: NewTask, now: float) -> int | None:
     due = task.due or now
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return None
+    if task.single and (waits := joined(session, task, now)) is not None:
+        return waits
     session.wake(task.kind)
     payload = json.dumps(dict(task.payload))
     values = (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority)

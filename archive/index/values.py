@@ -25,7 +25,8 @@ class NewTask:
     """Work that a transaction causes; workers find it by ``kind`` and ``lane`` once ``due`` has come.
 
     Within a lane higher ``priority`` (-1, 0 or 1) goes first; ``study_uid`` is for lists; a task that is wanted
-    ``once`` is not added while one of its kind waits in its lane.
+    ``once`` is not added while one of its kind waits in its lane; one that is ``single`` joins the one of its kind that
+    waits in its lane about its study.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class NewTask:
     study_uid: str = ""
     priority: int = 0
     once: bool = False
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
