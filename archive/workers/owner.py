@@ -26,8 +26,12 @@ def is_dead(owner: str) -> bool:
 
 
 def _began(pid: int) -> str:
-    """Clock ticks between the start of the machine and of the process (proc(5)); empty when there is none."""
+    """Clock ticks between the start of the machine and of the process (proc(5)); empty when there is none.
+
+    A process that has ended but that nobody has waited for is none: in a container without an init it stays for ever.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
         return ""
+    return "" if state in "ZX" else fields[18]
