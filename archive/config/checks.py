@@ -19,8 +19,11 @@ from .document import join
 from .kinds import Reading
 from .mpps import receivers
 from .receiving import coercions
+from .retention import kept
 from .routing import routes
 from .sections import TLS, Config, Listener, PeerTLS
+from .sync import syncs
+from .volumes import volumes
 
 Check = Callable[[Config, Reading], Iterator[Complaint]]
 
@@ -30,7 +33,10 @@ COMMIT_WAYS = ("commit_same_association", "commit_new_association", "commit_both
 
 def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
-    for check in (titles, limits, listeners, client_certificates, peers, routes, coercions, receivers, notified):
+    for check in (
+        titles, limits, listeners, client_certificates, peers, routes, syncs, coercions, receivers, notified, kept,
+        volumes,
+    ):  # fmt: skip
         yield from check(config, reading)
 
 

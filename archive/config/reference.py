@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import keeping, receiving, routing, words
+from . import keeping, receiving, retention, routing, sync, volumes, words
 from .kinds import Either, Kind, Later, ListOf
 from .schema import Named, Section, key_of, options
 from .sections import Config
@@ -29,10 +29,19 @@ WORDS: dict[str, Mapping[str, str]] = {
     "coerce[].on": receiving.COERCE_ON,
     "provenance.record": receiving.PROVENANCE_ON,
     "storage.compress[].to": keeping.MEANINGS,
+    "storage.volumes[].role": volumes.ROLES,
+    "retention[].then": retention.THEN,
+    "retention[].base": retention.BASES,
+    "retention[].needs": retention.NEEDS,
     "routes[].trigger": routing.TRIGGERS,
     "routes[].priority": routing.PRIORITIES,
     "routes[].transcode": routing.TRANSCODING,
     "routes[].verify": routing.PROOFS,
+    "sync[].direction": sync.DIRECTIONS,
+    "sync[].compare": sync.COMPARES,
+    "sync[].mend": sync.MENDS,
+    "sync[].gone": sync.GONE,
+    "sync[].deleted": sync.DELETED,
     "log.level": words.LEVELS,
 }
 

@@ -21,10 +21,13 @@ from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
 from .mpps import Mpps
 from .receiving import ISSUER, Coerce, Provenance
+from .retention import Deletion, RetentionRule, Watermarks
 from .routing import QueueSettings, Route
 from .schema import Named, Part, Section, option
 from .studies import Commitment, Studies
+from .sync import Sync
 from .values import AE_TITLE, LIMIT, PATH, SWITCH, TIMEOUT, Network, number, one_of, size
+from .volumes import VolumeEntry
 
 SMALLEST_JOURNAL = 2**20  # below this every other small object would wait for the journal to be emptied
 SMALLEST_INSTANCE_LIMIT = 2**20
@@ -242,6 +245,13 @@ class Peer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     path: Path = option(PATH, "var/files", "the folder of the files", restart=True)
+    volumes: tuple[VolumeEntry, ...] = option(
+        ListOf(Section(VolumeEntry)), [], "several volumes with roles, instead of path; see volumes.md", restart=True
+    )
+    recall: bool = option(
+        SWITCH, "off", "on: a study that is retrieved from a long-term volume is copied back to the cache as well"
+    )
+    volume_timeout: float = option(TIMEOUT, "120s", "a long-term volume that does not answer for so long is given up")
     reserve: int = option(size(0), "1GB", "with less free space a store is answered with A700")
     journal: int = option(
         JOURNAL, "64MB", "write-ahead journal that makes small objects durable in one sync; off = none", restart=True
@@ -272,6 +282,7 @@ class Storage:
         ListOf(Section(CompressRule)), [], "which images are compressed without loss after their arrival, and how"
     )
     compress_processes: int = option(number(1, 64), "1", "how many images are compressed at a time, at low priority")
+    watermarks: Watermarks = option(Section(Watermarks), {}, "what happens when its file system fills up")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,11 +326,16 @@ class Config:
     commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
     mpps: Mpps = option(Section(Mpps), {}, "what becomes of performed procedure steps")
     availability: Availability = option(Section(Availability), {}, "who is told what can be retrieved")
+    retention: tuple[RetentionRule, ...] = option(
+        ListOf(Section(RetentionRule)), [], "how long which studies are kept; without rules for ever"
+    )
+    deletion: Deletion = option(Section(Deletion), {}, "when and how fast rules delete")
     log: Log = option(Section(Log), {}, "what is logged")
     coerce: tuple[Coerce, ...] = option(ListOf(Section(Coerce)), [], "rules that change objects on their way in or out")
     provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")
     routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
     queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
+    sync: tuple[Sync, ...] = option(ListOf(Section(Sync)), [], "archives that are kept equal with this one")
     prefetch: None = option(Later(), None, "what is fetched ahead (not available yet)")
     hl7: Hl7 | None = option(HL7, "off", "who sends orders; off = no HL7", restart=False)
     worklist: Worklist = option(Section(Worklist), {}, "what modalities see of the orders")

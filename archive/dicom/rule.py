@@ -50,6 +50,15 @@ def holds(rule: Expression | None, facts: Facts) -> bool:
     return _fits(rule, facts(rule.attribute.keyword))
 
 
+def asked(rule: Expression | None) -> set[str]:
+    """The keywords and words that a rule asks for."""
+    if isinstance(rule, Compare):
+        return {rule.attribute.keyword}
+    if isinstance(rule, Not):
+        return asked(rule.part)
+    return {keyword for part in rule.parts for keyword in asked(part)} if rule is not None else set()
+
+
 def header_facts(values: Mapping[int, str], words: Mapping[str, str] = {}) -> Facts:
     """Facts from a header's values by tag, with the words that are known besides."""
     by_keyword = {attribute.keyword: values[tag] for tag in values for attribute in BY_TAG.get(tag, ())}

@@ -18,9 +18,11 @@ from archive.config.kinds import Later, Reading
 from archive.config.mpps import StepRule
 from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
+from archive.config.retention import RetentionRule
 from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, key_of, options
 from archive.config.sections import TLS, PeerTLS
+from archive.config.sync import Sync
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
@@ -28,7 +30,8 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
 IN_REMARKS = (
-    TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver,
+    TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver, Sync,
+    RetentionRule,
 )  # fmt: skip
 
 
@@ -92,6 +95,13 @@ def test_the_remarks_show_every_option_of_a_route() -> None:
             assert str(shown[name]).replace("False", "off") == metadata["default"], name
     for name, metadata in options(Retry):
         assert str(shown["retry"][name]) == metadata["default"], name
+
+
+def test_the_remarks_show_every_option_of_a_sync() -> None:
+    _, shown = remarks("# sync:\n", "# ")["sync"]
+    assert set(shown) == {name for name, _ in options(Sync)}
+    for name in ("direction", "reconcile", "within", "compare", "gone", "deleted", "give_up", "verify"):
+        assert str(shown[name]) == dict(options(Sync))[name]["default"], name
 
 
 def test_the_remarks_show_every_option_of_a_rule_of_coercion() -> None:
