@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from archive.app.routing import conditions, routing
+from archive.app.routing import conditions, routes_of, routing
 from archive.app.store import Archive
 from archive.config import Config
 from archive.config.routing import LAYOUT_OF_FOLDERS
@@ -51,7 +51,7 @@ class Reaches:
             destination = self._destinations.named(target)
         except ArchiveError as error:
             return Nowhere(error)
-        routes = [route for route in self._config.routes if target in route.to]
+        routes = [route for route in routes_of(self._config) if target in route.to]
         codec = None if any(route.transcode == "off" for route in routes) else self._archive.codec
         associations = max((route.associations or 0 for route in routes), default=0)
         archive = self._archive

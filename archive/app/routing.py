@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from archive.config import Config
+from archive.config.routing import Route as RouteOption
 from archive.dicom.rule import parse_rule
 from archive.services.causes import IMAGE, STUDY, Causes
 from archive.services.destination import Conditions, Terms
@@ -14,11 +15,16 @@ from archive.services.schedule import Schedule
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 
+def routes_of(config: Config) -> tuple[RouteOption, ...]:
+    """The routes of a configuration; what syncs push are routes, asked first so that none that stops hides it."""
+    return (*(sync.route for sync in config.sync if sync.pushes), *config.routes)
+
+
 def routing(config: Config) -> Routing:
-    """The routes of a configuration, ready to decide."""
+    """The same, ready to decide."""
     routes = [
         Route(route.name, parse_rule(route.match), route.trigger, route.to, route.stop, PRIORITIES[route.priority])
-        for route in config.routes
+        for route in routes_of(config)
     ]
     return Routing(routes, lambda target: _titles(config, target), series_after=config.queue.series_after)
 
@@ -30,7 +36,7 @@ def _titles(config: Config, target: str) -> Collection[str]:
 
 def add(causes: Causes, config: Config) -> None:
     """For app/store.py: what routes want to be done."""
-    if not config.routes:
+    if not routes_of(config):
         return
     routes = routing(config)
     if routes.has("image") or routes.has("series"):
@@ -41,7 +47,7 @@ def add(causes: Causes, config: Config) -> None:
 
 def conditions(config: Config, target: str) -> Conditions:
     """What the routes to a destination say about sending there."""
-    routes = [route for route in config.routes if target in route.to]
+    routes = [route for route in routes_of(config) if target in route.to]
     terms = {
         route.name: Terms(Schedule(route.window), route.delays, route.give_up, route.verify != "none")
         for route in routes

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from archive.app.routing import routing
+from archive.app.routing import routes_of, routing
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn
 from archive.cli.queue import moment
 from archive.config import Config
@@ -44,7 +44,7 @@ def _list(options: argparse.Namespace, config: Config) -> int:
     rows: list[dict[str, Any]] = [
         {"name": each.name, "trigger": each.trigger, "match": each.match, "to": list(each.to), "stop": each.stop,
          "priority": each.priority}
-        for each in config.routes
+        for each in routes_of(config)
     ]  # fmt: skip
     if not options.json:
         rows = [row | {"to": " ".join(row["to"]), "stop": "yes" if row["stop"] else ""} for row in rows]

@@ -215,23 +215,25 @@ def routes(config: Config, reading: Reading) -> Iterator[Complaint]:
         names.add(route.name)
         for target in route.to:
             yield from callable_peer(config, reading, key, target)
-            yield from _agreeing(said, reading, key, route, target)
+            yield from agreeing(said, reading, key, route, target)
 
 
-def callable_peer(config: Config, reading: Reading, key: str, target: str) -> Iterator[Complaint]:
+def callable_peer(
+    config: Config, reading: Reading, key: str, target: str, option: str = "to"
+) -> Iterator[Complaint]:
     """A destination is a folder or a peer that can be called."""
     if target.startswith(FOLDER):
         return
     peer = config.peer(target)
     if peer is None or peer.aet != target:
         known = ", ".join(each.aet for each in config.peers.values() if each.port and each.address) or "none"
-        yield reading.about(f"{key}.to", f"{target} is no peer", f"peers that can be sent to: {known}")
+        yield reading.about(f"{key}.{option}", f"{target} is no peer", f"peers that can be sent to: {known}")
     elif not peer.port or not peer.address:
         remedy = "give it a port and a host that is no network"
-        yield reading.about(f"{key}.to", f"peer {target} cannot be called", remedy)
+        yield reading.about(f"{key}.{option}", f"peer {target} cannot be called", remedy)
 
 
-def _agreeing(
+def agreeing(
     said: dict[tuple[str, str], tuple[str, object]], reading: Reading, key: str, route: Route, target: str
 ) -> Iterator[Complaint]:
     for name in ("rate", "associations", "transcode", "verify"):
