@@ -68,7 +68,8 @@ class Settings:
 
 def as_started(new: Config, first: Config) -> Config:
     """The new configuration with the sockets, files and database of the one the daemon was started with."""
-    storage = replace(new.storage, path=first.storage.path, journal=first.storage.journal)
+    was = first.storage
+    storage = replace(new.storage, path=was.path, volumes=was.volumes, journal=was.journal)
     hl7 = first.hl7
     if first.hl7 and new.hl7:
         hl7 = replace(new.hl7, host=first.hl7.host, port=first.hl7.port, tls_port=first.hl7.tls_port)

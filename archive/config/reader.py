@@ -17,6 +17,7 @@ from .kinds import Reading
 from .schema import Section
 from .sections import TLS, Config, Peer, PeerTLS
 from .values import Network, network
+from .volumes import completed
 
 Resolver = Callable[[str], Sequence[str]]  # addresses of a DNS name; OSError or nothing: not known
 
@@ -30,6 +31,7 @@ def read(root: Node, reading: Reading, resolve: Resolver) -> Config:
     tls = next((listener.tls for listener in config.listeners if listener.tls), None)
     return replace(
         config,
+        storage=completed(config.storage, reading),
         peers={
             name: _complete(replace(peer, name=name), config, addresses, tls) for name, peer in config.peers.items()
         },
