@@ -52,6 +52,10 @@ class NotPossible(ArchiveError):
     """A correction that contradicts itself, the standard or what was done before; the text says what and why."""
 
 
+class OnHold(NotPossible):
+    """Something that is under legal hold is not deleted; the text says which hold, by whom and why."""
+
+
 class Final(ArchiveError):
     """What has ended takes no change."""
 

@@ -94,6 +94,7 @@ STATUS_OF: dict[type[ArchiveError], _Row] = {
     errors.Conflict: _Row(UNABLE, UNABLE, UNABLE, UNABLE, mpps=DUPLICATE_INSTANCE),
     errors.NotThere: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.NotPossible: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
+    errors.OnHold: _Row(UNABLE, UNABLE, UNABLE, UNABLE),
     errors.OutOfResources: _Row(
         OUT_OF_RESOURCES, OUT_OF_RESOURCES, CANNOT_COUNT_MATCHES, CANNOT_COUNT_MATCHES, commit=RESOURCE_LIMITATION,
         mpps=RESOURCE_LIMITATION,

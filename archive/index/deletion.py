@@ -9,10 +9,11 @@ unlinked, durably, so that no file is left for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from archive.dicom.attributes import Level
-from archive.index import rows
+from archive.errors import Conflict
+from archive.index import held, rows
 from archive.index.corrections import Ledger
 from archive.index.database import Database, Session
 from archive.index.removal import CHUNK, Removal
@@ -25,10 +26,10 @@ _APPLIED = "deletions"  # in meta: the last entry of the ledger that this index 
 
 _BELOW = {
     Level.STUDY: "SELECT i.id FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
-    " WHERE s.study_instance_uid = ? ORDER BY i.id LIMIT ?",
+    " WHERE s.study_instance_uid = ? AND i.id <= ? ORDER BY i.id LIMIT ?",
     Level.SERIES: "SELECT i.id FROM instance i JOIN series e ON e.id = i.series"
-    " WHERE e.series_instance_uid = ? ORDER BY i.id LIMIT ?",
-    Level.IMAGE: "SELECT id FROM instance WHERE sop_instance_uid = ? LIMIT ?",
+    " WHERE e.series_instance_uid = ? AND i.id <= ? ORDER BY i.id LIMIT ?",
+    Level.IMAGE: "SELECT id FROM instance WHERE sop_instance_uid = ? AND id <= ? LIMIT ?",
 }
 _COUNT = {
     Level.STUDY: "SELECT COUNT(*), COALESCE(SUM(i.data_size), 0) FROM instance i JOIN series e ON e.id = i.series"
@@ -37,6 +38,30 @@ _COUNT = {
     " WHERE e.series_instance_uid = ?",
     Level.IMAGE: "SELECT COUNT(*), COALESCE(SUM(data_size), 0) FROM instance WHERE sop_instance_uid = ?",
 }
+
+
+_LIFE = "SELECT updated, number_of_instances, arrivals FROM study WHERE study_instance_uid = ?"
+_ANY = 2**62  # an id above all that there will ever be
+
+
+class Seen(NamedTuple):
+    """A study as it was when it was decided on: only that is deleted."""
+
+    updated: float
+    instances: int
+    last: int  # id of its last instance: what comes behind it stays
+
+
+def seen(database: Database, uid: str) -> Seen | None:
+    """A study as it is now; None when it is not here."""
+    last = "SELECT MAX(i.id) FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
+
+    def look(session: Session) -> Seen | None:
+        life = session.row(_LIFE, (uid,))
+        row = session.row(f"{last} WHERE s.study_instance_uid = ?", (uid,))
+        return Seen(life[0], life[1], int(row[0] or 0)) if life and row else None
+
+    return database.read(look)
 
 
 def level_of(database: Database, uid: str) -> Level | None:
@@ -55,15 +80,27 @@ def count(database: Database, level: Level, uid: str) -> tuple[int, int]:
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any]) -> Removed:
-    """Delete what is below a UID, as much as one transaction may hold up; nothing is left when it returns nothing."""
+def bury(
+    database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any],
+    only: Seen | None = None, *, begun: bool = False,
+) -> Removed:  # fmt: skip
+    """Delete what is below a UID, as much as one transaction may hold up; nothing is left when it returns nothing.
+
+    With ``only`` just what was there when the study was looked at; unless that has ``begun``, images that came since
+    raise Conflict. What is under legal hold raises OnHold.
+    """
+    last = only.last if only else _ANY
 
     def work(session: Session) -> Removed:
         _take_turn(session)
         with ledger.alone():
             _catch_up(session, ledger, _perhaps)
-            keys = [row[0] for row in session.rows(_BELOW[level], (uid, CHUNK))]
+            held.refuse(session, level, uid)
+            fresh = only if not begun else None
+            _require(session, uid, fresh, 0)
+            keys = [row[0] for row in session.rows(_BELOW[level], (uid, last, CHUNK))]
             removed = Removal(session).run(keys)
+            _require(session, uid, fresh, len(keys))
             if removed.files:
                 _tombstones(session, removed.files)
                 session.row("SELECT 1")  # nothing is left in a queue that could fail behind the ledger's back
@@ -72,6 +109,21 @@ def bury(database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapp
         return removed
 
     return database.transact(work)
+
+
+def _require(session: Session, uid: str, only: Seen | None, removed: int) -> None:
+    """Raise Conflict when a study is not what was seen, less what was removed of it.
+
+    Before, and once more when its row is locked by the removal: nobody's arrival is in between then.
+    """
+    if only is None:
+        return
+    row = session.row(_LIFE, (uid,))
+    left = only.instances - removed
+    if row is None and left == 0:
+        return
+    if row is None or tuple(row) != (only.updated, left, 0):
+        raise Conflict("images came for the study", uid)
 
 
 def settle(database: Database, ledger: Ledger, is_there: IsThere) -> int:
@@ -194,9 +246,19 @@ class DeletionRows:
     def count(self, level: Level, uid: str) -> tuple[int, int]:
         return count(self._database, level, uid)
 
-    def bury(self, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any]) -> Removed:
+    def seen(self, uid: str) -> Seen | None:
+        return seen(self._database, uid)
+
+    def refuse_held(self, level: Level, uid: str) -> None:
+        """Raise OnHold for what is under legal hold."""
+        self._database.read(lambda session: held.refuse(session, level, uid))
+
+    def bury(
+        self, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any], only: Seen | None = None, *,
+        begun: bool = False,
+    ) -> Removed:  # fmt: skip
         try:
-            return bury(self._database, ledger, level, uid, entry)
+            return bury(self._database, ledger, level, uid, entry, only, begun=begun)
         finally:
             self._changed()
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from archive.dicom.attributes import Attribute, Level
 from archive.dicom.header import Header
-from archive.index import late, versions
+from archive.index import held, late, versions
 from archive.index.columns import CLEANERS
 from archive.index.database import Database, Row, Session
 from archive.index.extra import add as add_extra
@@ -348,7 +348,8 @@ class _Batch:
         received, *place = self.session.row(_CURRENT + _LOCK[self.session.dialect.name], (key,)) or (None,)
         if received is None:
             return Added(Outcome.DIFFERENT, reason="instance is being removed")
-        old, version = Location(*place), new.policy == "version"
+        old = Location(*place)
+        version = new.policy == "version" or held.of_row(self.session, parents.study) > 0
         if new.received < received:
             if version:
                 versions.add(self.session, key, new, received)

@@ -20,6 +20,7 @@ from archive.dicom.attributes import Level
 from archive.errors import Damaged, NotThere, StorageFailed
 from archive.index import Index
 from archive.index.corrections import By
+from archive.index.deletion import Seen
 from archive.services.corrections import Corrections
 from archive.storage.ledger import Ledger
 from archive.storage.local import DAY, Volume, sync_folder
@@ -61,18 +62,23 @@ class Deletion:
             raise NotThere("no such study, series or instance", uid)
         return Deleted(level, uid, *self._index.deletion.count(level, uid))
 
-    def delete(self, uid: str, who: By) -> Deleted:
+    def delete(self, uid: str, who: By, only: Seen | None = None, *, rest: Callable[[int], object] = id) -> Deleted:
         """Delete a study, series or instance, noted in the journal first.
 
-        Large studies go in several transactions; broken off in between, calling again by the same name goes on.
-        Raises NotThere, StorageFailed or IndexUnavailable.
+        Large studies go in several transactions, with ``rest`` called with the instances of each; broken off in
+        between, calling again by the same name goes on. With ``only`` a study goes as it was seen, and images that
+        came since keep it, or stay behind when it is half gone. Raises NotThere, OnHold, Conflict, StorageFailed or
+        IndexUnavailable.
         """
         found = self.would_delete(uid)
+        self._index.deletion.refuse_held(found.level, uid)
         words = {"level": found.level.name, "of": uid, "instances": found.instances, "size": found.size}
         operation = self._corrections.note("delete", words, who)
         entry = {"operation": operation.id, "level": found.level.name, "uid": uid}
-        while self._index.deletion.bury(self._ledger, found.level, uid, entry).instances:
-            pass
+        begun = False
+        while count := self._index.deletion.bury(self._ledger, found.level, uid, entry, only, begun=begun).instances:
+            begun = True
+            rest(count)
         log.info("deleted %s %s: %d instances by %s", found.level.name.lower(), uid, found.instances, who.actor)
         return Deleted(found.level, uid, found.instances, found.size, operation.number)
 

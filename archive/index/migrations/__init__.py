@@ -22,6 +22,7 @@ from archive.index.migrations import (
     m0009_performed,
     m0010_matches,
     m0011_quarantine,
+    m0012_retention,
 )
 
 Statements = Callable[[], Iterator[str]]
@@ -30,6 +31,7 @@ MIGRATIONS: tuple[Statements, ...] = (
     m0001_first.statements, m0002_extra_keys.statements, m0003_queue.statements, m0004_life.statements,
     m0005_integrity.statements, m0006_corrections.statements, m0007_orders.statements, m0008_versions.statements,
     m0009_performed.statements, m0010_matches.statements, m0011_quarantine.statements,
+    m0012_retention.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
