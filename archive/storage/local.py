@@ -2,51 +2,48 @@
 
 Rules that hold here: bytes reach a final name only by rename or by an exclusive create that the
 journal covers; ``write = durable`` only where a docstring says so; an error of fsync is final for its
-file (the kernel may have dropped the pages), so it marks the volume failed until a probe write works.
+file (the kernel may have dropped the pages), so it marks the volume failed until a probe write works; no folder
+is made below a root whose sentinel was not seen through the very descriptor that it is made by.
 
-    root/.volume            the sentinel: an absent one means an unmounted disk
+    root/.volume            the sentinel: an absent one, or that of another volume, means an unmounted disk
     root/objects/20260131/4be0c1d2/0001.dcm
     root/spool/ root/journal/ root/quarantine/
 """
 
 from __future__ import annotations
 
-import datetime
 import errno
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from archive.errors import ConfigurationError, Damaged, OutOfResources, StorageFailed
 from archive.storage import file_systems
+from archive.storage.batch import DAY, Batch
+from archive.storage.files import sync_folder, write_all
+from archive.storage.space import Space, space_of
 from archive.storage.spool import Spool
 
 SENTINEL = ".volume"
 MANY = 8  # files from which one sync of the file system is cheaper than one for each: 20 ms against 170 for 480
 LOOK = 0.25  # seconds for which what is free is taken to be known
-BATCH = 1000  # files per folder: few enough for `ls` and backup tools, enough to make new folders rare
-DAY = 86400  # seconds
 FULL = {errno.ENOSPC, errno.EDQUOT}
-IOV_MAX = 1024  # buffers in one call (sysconf(_SC_IOV_MAX) on Linux)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in `path` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Volume:
     """One root folder; thread-safe. `clock` gives seconds since the epoch."""
 
-    def __init__(self, root: Path, *, reserve: int, clock: Callable[[], float], name: str = "main") -> None:
+    def __init__(
+        self, root: Path, *, reserve: int, clock: Callable[[], float], name: str = "main", option: str = "storage.path"
+    ) -> None:
+        """`option` is where the configuration names it, for complaints."""
         self.root = root
         self.name = name
+        self.identity = ""  # what its sentinel says; empty before it was ever seen
+        self._option = option
         self._prefix = f"{root}/"
         self.reserve = reserve
         self._clock = clock
@@ -60,24 +57,40 @@ class Volume:
 
     # -- life ---------------------------------------------------------------------------------
 
-    def open(self, *, expected: bool) -> None:
-        """Take the volume into use; `expected` says that the index already points into it.
+    def open(self, *, expected: bool, identity: str = "") -> None:
+        """Take the volume into use; `expected` says that the index already points into it, `identity` what its
+        sentinel says as far as is known.
 
-        Raises ConfigurationError when objects are expected but the sentinel is missing: writing then
-        would fill the disk under an empty mount point.
+        Raises ConfigurationError when objects are expected but the sentinel is missing, or is that of another volume:
+        writing then would fill the disk under an empty mount point.
         """
-        sentinel = self.root / SENTINEL
-        if not sentinel.exists():
-            if expected:
-                raise ConfigurationError(
-                    f"{self.root} has no {SENTINEL} file: is the disk mounted? "
-                    f"If this really is the volume, create the file {sentinel} by hand"
-                )
-            self._initialise(sentinel)
+        self.identity = identity
+        found = self._read_sentinel()
+        if identity and found and found != identity:
+            raise ConfigurationError(f"{self.root} is another volume: its {SENTINEL} file says {found}, not {identity}")
+        if not found:
+            if expected or identity:
+                raise ConfigurationError(self._missing())
+            found = self.initialise()
+        self.identity = found
         self._make_folders()
         self._spool = Spool(self.root / "spool")
         # Open from now on: a sync through it reports every write error since, whoever saw it first.
         self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _missing(self) -> str:
+        line = f" with the line {self.identity}" if self.identity else ""
+        return (
+            f"{self.root} has no {SENTINEL} file: is the disk mounted? "
+            f"If this really is the volume, create the file {self.root / SENTINEL}{line} by hand"
+        )
+
+    def _read_sentinel(self) -> str:
+        """What the sentinel says; nothing when it is not there. One made by hand may be empty: that says something."""
+        try:
+            return (self.root / SENTINEL).read_text("ascii", "replace").strip() or "unnamed"
+        except OSError:
+            return ""
 
     def _make_folders(self) -> None:
         """A folder whose name a power cut takes away would take along what is in it."""
@@ -87,14 +100,22 @@ class Volume:
         if missing:
             sync_folder(self.root)
 
-    def _initialise(self, sentinel: Path) -> None:
+    def initialise(self) -> str:
+        """Make a folder a volume, durably; what its sentinel says from now on. Raises ConfigurationError."""
+        identity = secrets.token_hex(16)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            sentinel.write_text(secrets.token_hex(16) + "\n")
+            fd = os.open(self.root / SENTINEL, os.O_CREAT | os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(fd, f"{identity}\n".encode("ascii"))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
             sync_folder(self.root)
             sync_folder(self.root.parent)
         except OSError as error:
-            raise ConfigurationError(f"storage.path {self.root} cannot be written: {error.strerror}") from error
+            raise ConfigurationError(f"{self._option} {self.root} cannot be written: {error.strerror}") from error
+        return identity
 
     def close(self) -> None:
         if self._spool:
@@ -111,16 +132,62 @@ class Volume:
 
     # -- may we write? ------------------------------------------------------------------------
 
+    def is_there(self) -> bool:
+        """Whether the root has the sentinel of this volume: not when its mount was lost, or is another one's."""
+        found = self._read_sentinel()
+        return found == self.identity if self.identity else bool(found)
+
+    def require(self) -> None:
+        """Raise StorageFailed unless it is there."""
+        if not self.is_there():
+            raise self.lost()
+
+    def lost(self) -> StorageFailed:
+        return StorageFailed("storage is not mounted", f"{self.root / SENTINEL} is gone, or that of another volume")
+
+    @contextmanager
+    def standing(self) -> Iterator[int]:
+        """A descriptor of the root, held: what is made by it is made on this volume, whatever is mounted meanwhile.
+
+        Raises StorageFailed when it is not there.
+        """
+        try:
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self.lost() from error
+        try:
+            self._require_by(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _require_by(self, root_fd: int) -> None:
+        try:
+            fd = os.open(SENTINEL, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root_fd)
+        except OSError as error:
+            raise self.lost() from error
+        try:
+            found = os.read(fd, 4096).decode("ascii", "replace").strip() or "unnamed"
+        finally:
+            os.close(fd)
+        if self.identity and found != self.identity:
+            raise self.lost()
+
+    def space(self) -> Space:
+        """Of its file system. Raises OSError."""
+        return space_of(self.root)
+
     def free(self) -> int:
         """Bytes that an unprivileged writer may still use."""
-        status = os.statvfs(self.root)
-        return status.f_bavail * status.f_frsize
+        return self.space().free
 
     def check(self, size: int = 0) -> None:
         """Raise OutOfResources unless `size` more bytes may be stored now."""
         self.heal()
         now = self._clock()
         if not 0 <= now - self._looked < LOOK:
+            if self.identity:
+                self.require()
             self._free, self._looked = self.free(), now
         if self._free - size < self.reserve:
             raise OutOfResources("out of disk space", f"{self.root} is below its reserve of {self.reserve} bytes")
@@ -160,11 +227,15 @@ class Volume:
         with self._lock:
             day = int(self._clock() // DAY)
             if self._batch is None or self._batch.exhausted or self._batch.day != day:
-                try:
-                    self._batch = Batch(self.root, day)
-                except OSError as error:
-                    raise self.failed(error) from error
+                self._batch = self._new_batch(day)
             return self._batch.next()
+
+    def _new_batch(self, day: int) -> Batch:
+        with self.standing() as root_fd:
+            try:
+                return Batch(root_fd, day)
+            except OSError as error:
+                raise self.failed(error) from error
 
     def part(self) -> Part:
         return Part(self.spool.new_path())
@@ -223,6 +294,7 @@ class Volume:
 
     def quarantine(self, path: str) -> str:
         """Move an unsynced file aside, durably; return its new name relative to the root."""
+        self.require()
         aside = f"quarantine/{secrets.token_hex(12)}.dcm"
         try:
             self.sync([path])
@@ -264,46 +336,3 @@ class Part:
     def discard(self) -> None:
         self.close()
         self.path.unlink(missing_ok=True)
-
-
-class Batch:
-    """A folder of up to `BATCH` files, made by and for one process: its names need no coordination."""
-
-    def __init__(self, root: Path, day: int) -> None:
-        """`day` counts from 1970-01-01."""
-        self.day = day
-        self._count = 0
-        objects = root / "objects"
-        if not (root / SENTINEL).exists():
-            raise StorageFailed("storage is not mounted", f"{root / SENTINEL} is gone")
-        date = datetime.datetime.fromtimestamp(day * DAY, datetime.UTC).strftime("%Y%m%d")
-        self._name = f"objects/{date}/{secrets.token_hex(4)}"
-        (objects / date).mkdir(exist_ok=True)
-        (root / self._name).mkdir()
-        sync_folder(objects / date)
-        sync_folder(objects)
-
-    @property
-    def exhausted(self) -> bool:
-        return self._count >= BATCH
-
-    def next(self) -> str:
-        self._count += 1
-        return f"{self._name}/{self._count:04d}.dcm"
-
-
-def write_all(fd: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
-    """writev until everything is written: a regular file may still take less than was offered."""
-    if len(pieces) <= IOV_MAX:
-        written = os.writev(fd, pieces)
-        if written == sum(map(len, pieces)):
-            return
-    else:
-        written = 0
-    views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-    while views:
-        while views and written >= len(views[0]):
-            written -= len(views.pop(0))
-        if views:
-            views[0] = views[0][written:]
-            written = os.writev(fd, views[:IOV_MAX])

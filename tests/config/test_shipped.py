@@ -16,6 +16,7 @@ from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
 from archive.config.keeping import CompressRule
 from archive.config.kinds import Later, Reading
 from archive.config.mpps import StepRule
+from archive.config.notify import NotifyRule, NotifyTo, Smtp
 from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
 from archive.config.retention import RetentionRule
@@ -23,6 +24,7 @@ from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, key_of, options
 from archive.config.sections import TLS, PeerTLS
 from archive.config.sync import Sync
+from archive.config.volumes import VolumeEntry
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
@@ -31,7 +33,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
 IN_REMARKS = (
     TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver, Sync,
-    RetentionRule,
+    RetentionRule, VolumeEntry, NotifyRule, NotifyTo, Smtp,
 )  # fmt: skip
 
 

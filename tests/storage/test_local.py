@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from archive.errors import ConfigurationError, Damaged, OutOfResources, StorageFailed
-from archive.storage.local import BATCH, SENTINEL, Volume
+from archive.storage.batch import BATCH
+from archive.storage.local import SENTINEL, Volume
 from archive.storage.spool import Spool, sweep
 
 
