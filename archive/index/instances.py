@@ -22,7 +22,7 @@ from archive.index.database import Database, Row, Session
 from archive.index.extra import add as add_extra
 from archive.index.extra import drop as drop_extra
 from archive.index.parents import Parents, fill, find_parents, make_parents, modality_of
-from archive.index.single import joined
+from archive.index.single import joins
 from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
 
 OTHER_SERIES = "SOP Instance UID is in another series"
@@ -105,7 +105,7 @@ def insert_task(session: Session, task: NewTask, now: float) -> None:
     due, payload = task.due or now, json.dumps(dict(task.payload))
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return
-    if task.single and joined(session, task, now) is not None:
+    if task.single and joins(session, task, now) is not None:
         return
     session.wake(task.kind)
     session.later(INSERT_TASK, (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority))

@@ -23,7 +23,7 @@ _WAITS = (
 _JOIN = "UPDATE task SET payload = ?, due = ?, ready = ?, priority = ? WHERE id = ?"
 
 
-def joined(session: Session, task: NewTask, now: float) -> int | None:
+def joins(session: Session, task: NewTask, now: float) -> int | None:
     """The id of the waiting task that does this one's work too; None when there is none."""
     dialect = session.dialect.name
     if _TURN[dialect]:

@@ -16,7 +16,7 @@ import peewee
 from archive.index.database import Database, Row, Session
 from archive.index.instances import INSERT_TASK, WAITS
 from archive.index.models import TaskRow
-from archive.index.single import joined
+from archive.index.single import joins
 from archive.index.values import NewTask, State, Task
 
 REASON_LENGTH = 500
@@ -46,7 +46,7 @@ def _insert(session: Session, task: NewTask, now: float) -> int | None:
     due = task.due or now
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return None
-    if task.single and (waits := joined(session, task, now)) is not None:
+    if task.single and (waits := joins(session, task, now)) is not None:
         return waits
     session.wake(task.kind)
     payload = json.dumps(dict(task.payload))
