@@ -17,6 +17,7 @@ from archive.app.commitment import commitments
 from archive.app.deletion import unlinkers
 from archive.app.delivery import deliver
 from archive.app.extra_keys import extra_keys
+from archive.app.fetching import fetch_studies
 from archive.app.keeping import compressors, scrubbers
 from archive.app.life import follow_studies
 from archive.app.matching import match_studies
@@ -37,6 +38,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
     follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on, notify_peers,
+    fetch_studies,
 )  # fmt: skip
 
 

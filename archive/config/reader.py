@@ -41,6 +41,7 @@ def read(root: Node, reading: Reading, resolve: Resolver) -> Config:
 def _complete(peer: Peer, config: Config, addresses: Mapping[str, Sequence[str]], tls: TLS | None) -> Peer:
     """The peer with what it leaves out taken from where the manual says."""
     given: Any = peer.timeouts  # pairs of what the peer overrides
+    fetching: Any = peer.fetch
     return replace(
         peer,
         tls=peer.tls and _complete_tls(peer.tls, tls),
@@ -51,6 +52,7 @@ def _complete(peer: Peer, config: Config, addresses: Mapping[str, Sequence[str]]
         max_pdu=config.limits.max_pdu if peer.max_pdu is None else peer.max_pdu,
         max_results=config.query.max_results if peer.max_results is None else peer.max_results,
         timeouts=replace(config.timeouts, **dict(given)),
+        fetch=replace(config.fetch, **dict(fetching)),
         networks=tuple(networks(peer.host, addresses)),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import keeping, receiving, retention, routing, sync, volumes, words
+from . import fetching, keeping, notify, receiving, retention, routing, sync, volumes, words
 from .kinds import Either, Kind, Later, ListOf
 from .schema import Named, Section, key_of, options
 from .sections import Config
@@ -42,6 +42,10 @@ WORDS: dict[str, Mapping[str, str]] = {
     "sync[].mend": sync.MENDS,
     "sync[].gone": sync.GONE,
     "sync[].deleted": sync.DELETED,
+    "fetch.retrieve": fetching.WAYS,
+    "notify[].on": notify.EVENTS,
+    "notify[].level": notify.LEVELS,
+    "smtp.tls": notify.SMTP_TLS,
     "log.level": words.LEVELS,
 }
 

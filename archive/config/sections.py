@@ -16,10 +16,13 @@ from pathlib import Path
 from . import values, words
 from .availability import Availability
 from .complaints import Complaint, Where
+from .fetching import Fetch
 from .hl7 import Hl7, PeerWorklist, Worklist
 from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
 from .mpps import Mpps
+from .notify import NotifyRule, Smtp
+from .prefetch import PrefetchRule
 from .receiving import ISSUER, Coerce, Provenance
 from .retention import Deletion, RetentionRule, Watermarks
 from .routing import QueueSettings, Route
@@ -223,6 +226,7 @@ class Peer:
         Part(Timeouts), {}, "as the section timeouts, for this peer; names left out stay", unset=Timeouts()
     )
     worklist: PeerWorklist = option(Section(PeerWorklist), {}, "what it sees of the worklist")
+    fetch: Fetch = option(Part(Fetch), {}, "as the section fetch, for this peer; names left out stay", unset=Fetch())
     name: str = field(default="", compare=False)  # of its entry in the file
     networks: tuple[Network, ...] = field(default=(), compare=False)  # all of host, looked up
 
@@ -326,6 +330,8 @@ class Config:
     commitment: Commitment = option(Section(Commitment), {}, "how storage commitment is answered")
     mpps: Mpps = option(Section(Mpps), {}, "what becomes of performed procedure steps")
     availability: Availability = option(Section(Availability), {}, "who is told what can be retrieved")
+    notify: tuple[NotifyRule, ...] = option(ListOf(Section(NotifyRule)), [], "who is told when something goes wrong")
+    smtp: Smtp = option(Section(Smtp), {}, "how mail is sent")
     retention: tuple[RetentionRule, ...] = option(
         ListOf(Section(RetentionRule)), [], "how long which studies are kept; without rules for ever"
     )
@@ -335,8 +341,11 @@ class Config:
     provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")
     routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
     queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
+    fetch: Fetch = option(Section(Fetch), {}, "how studies are retrieved from peers")
     sync: tuple[Sync, ...] = option(ListOf(Section(Sync)), [], "archives that are kept equal with this one")
-    prefetch: None = option(Later(), None, "what is fetched ahead (not available yet)")
+    prefetch: tuple[PrefetchRule, ...] = option(
+        ListOf(Section(PrefetchRule)), [], "which earlier studies are fetched before they are needed"
+    )
     hl7: Hl7 | None = option(HL7, "off", "who sends orders; off = no HL7", restart=False)
     worklist: Worklist = option(Section(Worklist), {}, "what modalities see of the orders")
     web: None = option(Later(), None, "the web server (not available yet)")
