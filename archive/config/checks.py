@@ -18,6 +18,8 @@ from .complaints import Complaint, Where
 from .document import join
 from .kinds import Reading
 from .mpps import receivers
+from .notify import notices
+from .prefetch import prefetches
 from .receiving import coercions
 from .retention import kept
 from .routing import routes
@@ -35,7 +37,7 @@ def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
     for check in (
         titles, limits, listeners, client_certificates, peers, routes, syncs, coercions, receivers, notified, kept,
-        volumes,
+        volumes, notices,
     ):  # fmt: skip
         yield from check(config, reading)
 
