@@ -55,11 +55,19 @@ class ForkServer:
         )
 
     def start(
-        self, arguments: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str], seams: Sequence[str]
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        seams: Sequence[str] = (),
+        gate: Path | None = None,
     ) -> Forked:
+        """With a ``gate``, a FIFO, it begins when somebody has opened and closed the other end."""
         wish = {
             "arguments": list(arguments), "folder": str(folder), "log": str(log),
-            "environment": dict(environment), "seams": list(seams),
+            "environment": dict(environment or {}), "seams": list(seams), "gate": str(gate or ""),
         }  # fmt: skip
         pid = self._ask(wish)
         assert pid

@@ -50,6 +50,9 @@ def _start(wish: dict[str, Any]) -> int:
     status = 1
     try:
         _become(wish)
+        if wish.get("gate"):  # a FIFO: held until somebody opens its other end
+            with open(wish["gate"], "rb") as gate:
+                gate.read()
         switch_off(wish["seams"])
         from archive.cli import main as archive
 

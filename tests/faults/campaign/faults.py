@@ -9,7 +9,10 @@ import importlib
 
 from tests.faults.campaign.run import FAULTS, Fault
 
-MODULES = ("canary", "crowds", "cuts", "damage", "databases", "errors", "fuzzing", "kills", "resources")
+MODULES = (
+    "canary", "commitments", "crowds", "cuts", "damage", "databases", "deletes", "errors", "fuzzing", "kills",
+    "resources", "routes",
+)  # fmt: skip
 
 
 def every_fault() -> list[Fault]:
