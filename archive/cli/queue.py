@@ -13,6 +13,7 @@ from archive.cli.common import Commands, command, configuration, show, show_json
 from archive.config import Config
 from archive.index import Index, State, Task, Which, open_index
 from archive.index.commitment_tasks import CHECK, REPORT
+from archive.services.fetching import FETCH, FROM
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.waiting import NAMES, STATES, held_up, why
 
@@ -22,15 +23,19 @@ LIST = {
 }  # fmt: skip
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 OPEN = (State.WAITING, State.LEASED, State.FAILED)
+OTHERWISE = {State.DONE: "done", State.LEASED: "running"}  # of what sends nothing
 BY_HAND = "cancelled by hand"
 KINDS = (DELIVER, VERIFY)
-SEEN = (*KINDS, CHECK, REPORT)  # without --kind: what goes to somebody else
+LANES = (*KINDS, FETCH)  # those that a person can pause
+SEEN = (*LANES, CHECK, REPORT)  # without --kind: what goes to somebody else, or comes from there
 
 
 def add(commands: Commands) -> None:
     made = command(commands, "queue", run, "list what waits, runs, was sent or has failed; try again, cancel, pause")
     made.add_argument("action", nargs="?", choices=tuple(ACTIONS), default="list", help="what to do (list)")
-    made.add_argument("what", nargs="*", metavar="WHAT", help="ids of tasks; for pause and resume a destination")
+    made.add_argument(
+        "what", nargs="*", metavar="WHAT", help="ids of tasks; for pause and resume a destination, or from:PEER"
+    )
     made.add_argument("--study", metavar="UID", help="only tasks about this study")
     made.add_argument("--to", metavar="DESTINATION", help="only tasks of this destination")
     made.add_argument("--state", choices=tuple(STATES), action="append", default=[], help="only these; repeatable")
@@ -95,7 +100,7 @@ def _row(task: Task, reason: str) -> dict[str, Any]:
         "id": task.id,
         "kind": task.kind,
         "destination": task.lane,
-        "state": "done" if task.state is State.DONE and task.kind not in KINDS else NAMES[task.state],
+        "state": NAMES[task.state] if task.kind in KINDS else OTHERWISE.get(task.state, NAMES[task.state]),
         "tries": task.attempts,
         "route": task.payload.get("route") or task.payload.get("by") or _other(task),
         "study": task.study_uid,
@@ -135,7 +140,7 @@ def _show_lanes(options: argparse.Namespace, index: Index) -> int:
 
 def destinations(index: Index) -> list[dict[str, Any]]:
     """Each destination with what waits there, is being sent or has failed, and what holds it up."""
-    now, lanes, counts = time.time(), index.queue.lanes(), index.queue.open(KINDS)
+    now, lanes, counts = time.time(), index.queue.lanes(), index.queue.open(LANES)
     names = sorted({*(lane for lane, _ in counts), *(name for name in lanes if held_up(lanes[name], now))})
     return [
         {
@@ -160,7 +165,7 @@ def _retry(options: argparse.Namespace, config: Config, index: Index, which: Whi
     down = [name for name, lane in index.queue.lanes().items() if lane.down_until is not None]
     asked = [name for name in down if options.to in (None, name)]
     for name in asked:
-        index.queue.hold(name, KINDS, down_until=time.time())
+        index.queue.hold(name, LANES, down_until=time.time())
     return _said(options, "again", number, "are tried again") if not asked else (
         _said(options, "again", number, f"are tried again, and {', '.join(asked)} asked") and 0
     )
@@ -202,13 +207,14 @@ def _resume(options: argparse.Namespace, config: Config, index: Index, which: Wh
 def _hold(options: argparse.Namespace, config: Config, index: Index, since: float | None, words: str) -> int:
     names = options.what or ([options.to] if options.to else [])
     known = {*config.peers, *(route for each in config.routes for route in each.to), *index.queue.lanes()}
-    known |= {peer.aet for peer in config.peers.values()} | {lane for lane, _ in index.queue.open(KINDS)}
+    known |= {peer.aet for peer in config.peers.values()} | {lane for lane, _ in index.queue.open(LANES)}
+    known |= {f"{FROM}{peer.aet}" for peer in config.peers.values()}
     unknown = [name for name in names if name not in known]
     if not names or unknown:
         warn(f"no such destination: {unknown[0]}" if unknown else f"queue {options.action} needs a destination")
         return 2
     for name in names:
-        index.queue.hold(name, KINDS, paused=since, paused_why=words)
+        index.queue.hold(name, LANES, paused=since, paused_why=words)
     if options.json:
         show_json({"destinations": names, "paused": since is not None})
     else:
