@@ -25,6 +25,7 @@ from archive.app.messages import pass_messages_on
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
 from archive.app.reporting import correct_patients, file_reports
+from archive.app.retention import retire
 from archive.app.store import Archive
 from archive.config import Config
 from archive.errors import ConfigurationError
@@ -38,7 +39,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
     follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on, notify_peers,
-    fetch_studies,
+    fetch_studies, retire,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from archive.app import keeping, matchcauses, messagecauses, noticecauses, receiving, routing, steps
+from archive.app.space import reserve_of
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.errors import ConfigurationError
@@ -77,7 +78,7 @@ class Archive:
     def change(self, config: Config) -> None:
         """Go on with the rules of `config`; what has begun keeps the old ones."""
         self.config = config
-        self.volume.reserve = config.storage.reserve
+        self.volume.reserve = reserve_of(config, self.volume.root)
         self.committer.check_names = checks_names(config)
         self.outgoing = receiving.outgoing(config, self._clock, corrections_of(self.index))
         self.store = self._store_for(config)
@@ -137,7 +138,7 @@ def index_of(config: Config) -> Index:
 
 
 def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
-    volume = Volume(config.storage.path, reserve=config.storage.reserve, clock=clock)
+    volume = Volume(config.storage.path, reserve=reserve_of(config, config.storage.path), clock=clock)
     volume.open(expected=not index.is_empty())
     return volume
 

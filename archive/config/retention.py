@@ -133,6 +133,11 @@ class Deletion:
     max_per_day: int = option(
         number(1, 10_000_000), "1000", "studies that rules delete on one day, so that a mistake is seen in time"
     )
+    grace: float = option(
+        values.duration(0.0, 3650 * 86400.0),
+        "30d",
+        "rules by study date delete nothing sooner after its last image came: dates of devices are often wrong",
+    )
     rate: int = option(number(1, 100_000), "500", "instances that rules delete in a second, so that arrivals do not wait")
     versions: float | None = option(
         VERSIONS, FOREVER, "how long earlier versions of instances are kept (storage.on_duplicate: version)"

@@ -17,11 +17,12 @@ from archive.index import held, rows
 from archive.index.corrections import Ledger
 from archive.index.database import Database, Session
 from archive.index.removal import CHUNK, Removal
+from archive.index.tombstones import WORK as WORK
+from archive.index.tombstones import lay_tombstones
 from archive.index.values import Location, Removed
 
 IsThere = Callable[[str, str], bool]  # whether a volume has a file
 
-WORK = "unlink"  # what the worker waits for
 _APPLIED = "deletions"  # in meta: the last entry of the ledger that this index has seen
 
 _BELOW = {
@@ -102,7 +103,7 @@ def bury(
             removed = Removal(session).run(keys)
             _require(session, uid, fresh, len(keys))
             if removed.files:
-                _tombstones(session, removed.files)
+                lay_tombstones(session, removed.files)
                 session.row("SELECT 1")  # nothing is left in a queue that could fail behind the ledger's back
                 files = [[each.volume, each.path] for each in removed.files]
                 _note(session, ledger.append({**entry, "files": files}))
@@ -177,7 +178,7 @@ def _catch_up(session: Session, ledger: Ledger, is_there: IsThere) -> int:
             Removal(session).run(_rows_of(session, files))
             _forget_versions(session, files)
             left = [each for each in files if is_there(each.volume, each.path)]
-            _tombstones(session, left)
+            lay_tombstones(session, left)
             count += len(left)
     _note(session, noted)
     return count
@@ -195,15 +196,6 @@ def _forget_versions(session: Session, files: Sequence[Location]) -> None:
     """A rebuilt index takes what is still there for earlier versions of what came after it."""
     for each in files:
         session.later("DELETE FROM version WHERE volume = ? AND path = ?", (each.volume, each.path))
-
-
-def _tombstones(session: Session, files: Sequence[Location]) -> None:
-    session.wake(WORK)
-    for each in files:
-        session.later(
-            "INSERT INTO tombstone (volume, path) VALUES (?, ?) ON CONFLICT (volume, path) DO NOTHING",
-            (each.volume, each.path),
-        )
 
 
 # -- tombstones -----------------------------------------------------------------------------------

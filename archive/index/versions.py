@@ -68,6 +68,16 @@ def superseded_before(database: Database, when: float, *, limit: int, after: int
     return [_version(row) for row in database.read(lambda session: session.rows(sql, (when, after, limit)))]
 
 
+def of_study(database: Database, study_uid: str, volume: str, *, limit: int, after: int = 0) -> list[Version]:
+    """The earlier versions of instances of a study that are on a volume, after an id."""
+    sql = (
+        f"{_OF} JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
+        " WHERE s.study_instance_uid = ? AND v.volume = ? AND v.id > ? ORDER BY v.id LIMIT ?"
+    )
+    values = (study_uid, volume, after, limit)
+    return [_version(row) for row in database.read(lambda session: session.rows(sql, values))]
+
+
 def forget(database: Database, ids: Sequence[int]) -> list[Location]:
     """Delete versions; return the files that no row points to any more."""
     return database.transact(lambda session: _forget(session, "id", ids))
@@ -76,6 +86,11 @@ def forget(database: Database, ids: Sequence[int]) -> list[Location]:
 def drop(session: Session, instances: Sequence[int]) -> list[Location]:
     """Delete the versions of instances that are going, as part of their transaction."""
     return _forget(session, "instance", instances)
+
+
+def forget_in(session: Session, ids: Sequence[int]) -> list[Location]:
+    """The same as part of a transaction."""
+    return _forget(session, "id", ids) if ids else []
 
 
 def _forget(session: Session, column: str, keys: Sequence[int]) -> list[Location]:

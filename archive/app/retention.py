@@ -1,0 +1,88 @@
+"""Retention as an open archive carries it out: its policy, its workers, and who is asked what a study needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from archive.app.deletion import deletion_of
+from archive.app.store import Archive
+from archive.config import Config
+from archive.config.retention import COMMIT
+from archive.dicom.rule import parse_rule
+from archive.dimse.access import Access
+from archive.dimse.destinations import Destinations
+from archive.dimse.proof import ByCommitment, ByQuery
+from archive.index import Index, StoredInstance
+from archive.services.disposal import Disposal, OldVersions, Rounds
+from archive.services.retention import Looking, Need, Policy, Rule
+from archive.services.schedule import Schedule
+from archive.services.steadyclock import SteadyClock
+from archive.services.watermarks import Marks, Watermarks
+from archive.storage.local import Volume
+from archive.workers.retention import Retire, WatchSpace
+from archive.workers.worker import Worker
+
+Clock = Callable[[], float]
+
+
+class Peers:
+    """Asks peers for what studies need."""
+
+    def __init__(self, config: Config, index: Index) -> None:
+        self._destinations = Destinations.of(config, Access.of(config))
+        self._index = index
+
+    def missing(self, need: Need, items: Sequence[StoredInstance]) -> set[str]:
+        destination = self._destinations.named(need.peer)
+        proof = ByCommitment(destination, self._index) if need.kind == COMMIT else ByQuery(destination)
+        return proof.missing(items)
+
+
+def policy_of(config: Config) -> Policy:
+    rules = [
+        Rule(
+            each.name, parse_rule(each.match), each.keep.years, each.keep.seconds, each.keep.forever, each.then,
+            tuple(Need(*need) for need in each.needs), by_date=each.base == "study date",
+        )
+        for each in config.retention
+    ]  # fmt: skip
+    return Policy(rules, grace=config.deletion.grace)
+
+
+def looking_of(index: Index, config: Config, clock: Clock = time.time) -> Looking:
+    return Looking(index, policy_of(config), clock)
+
+
+def retire_of(index: Index, volume: Volume, config: Config, clock: Clock = time.time, *, always: bool = False) -> Retire:
+    """What carries retention out, in its hours or ``always``."""
+    policy, settings = policy_of(config), config.deletion
+    rounds = Rounds(index, policy, per_day=settings.max_per_day, clock=clock)
+    disposal = Disposal(
+        index, policy, deletion_of(index, volume), Peers(config, index),
+        per_day=settings.max_per_day, rate=settings.rate, clock=clock,
+    )  # fmt: skip
+    hours = Schedule([settings.window] if settings.window and not always else [])
+    return Retire(
+        index, rounds, disposal, OldVersions(index, settings.versions, clock), SteadyClock(index, clock),
+        hours=hours, clock=clock,
+    )  # fmt: skip
+
+
+def marks_of(config: Config) -> Marks:
+    found = config.storage.watermarks
+    return Marks(found.warn, found.purge, found.purge_to, found.refuse)
+
+
+def retire(archive: Archive, config: Config) -> Iterable[Worker]:
+    """Always: without rules too, for what rules of yesterday have left in the queue, and for the watermarks."""
+    yield retire_of(archive.index, archive.volume, config)
+    marks = marks_of(config)
+    if marks.warn or marks.purge or marks.refuse:
+        steady = SteadyClock(archive.index, time.time)
+        yield WatchSpace(
+            Watermarks(
+                archive.index, archive.volume.root, marks, policy_of(config), clock=time.time,
+                believed=lambda: not steady.doubt(),
+            )
+        )  # fmt: skip

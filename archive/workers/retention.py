@@ -1,0 +1,121 @@
+"""The worker that carries retention out: in its hours, a span or a study a step.
+
+Rules that hold here: nobody waits for a moment that is known; what was leased when the process died is taken up by
+the next one; when the clock cannot be believed nothing is deleted, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from archive.errors import IndexUnavailable
+from archive.index import Index, Task
+from archive.index.retention import RETIRE
+from archive.services.disposal import Disposal, OldVersions, Rounds
+from archive.services.retention import DAY
+from archive.services.schedule import Schedule
+from archive.services.steadyclock import SteadyClock
+from archive.services.watermarks import Watermarks
+from archive.workers.leases import owner_name, take_back
+
+log = logging.getLogger(__name__)
+
+LEASE = 3600.0  # seconds: the largest studies, and a peer that takes its time to promise
+REST = 0.05  # seconds between two looks, for those who read and write meanwhile
+AGAIN = 600.0  # seconds until what failed is tried again
+DOUBTING = 3600.0  # seconds between two looks at a clock that is not believed
+
+
+class Retire:
+    """Deletes what rules let go."""
+
+    name = "retention"
+    kinds = frozenset({RETIRE})
+
+    def __init__(
+        self, index: Index, rounds: Rounds, disposal: Disposal, versions: OldVersions, steady: SteadyClock, *,
+        hours: Schedule, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._rounds = rounds
+        self._disposal = disposal
+        self._versions = versions
+        self._steady = steady
+        self._hours = hours
+        self._clock = clock
+        self._owner = owner_name()
+        self._first = True
+        self._doubted = ""
+        self._versions_at = 0.0
+
+    def step(self) -> float | None:
+        if self._first:
+            take_back(self._index, self.kinds, self._clock())
+            self._first = False
+        if self._doubts():
+            return DOUBTING
+        for task in self._index.lease(RETIRE, self._owner, self._clock(), seconds=LEASE, lane=None):
+            return self._carry_out(task)
+        return self._look()
+
+    def _doubts(self) -> bool:
+        why = self._steady.doubt()
+        if why and why != self._doubted:
+            log.error("retention: nothing is deleted: %s; archive retention clock --right, if it is right now", why)
+        self._doubted = why
+        return bool(why)
+
+    def _carry_out(self, task: Task) -> float:
+        """One study; one that a rule lets go waits for its hours, and for tomorrow when today's are done."""
+        now = self._clock()
+        later = None if task.payload.get("purge") else self._hours.opens(now) or self._disposal.wait_until()
+        if later is not None:
+            self._index.retry(task.id, self._owner, later, "waits for its hours, or for tomorrow")
+            return REST
+        try:
+            outcome = self._disposal.carry_out(task)
+        except IndexUnavailable:
+            raise
+        except Exception as error:  # one study must not hold up the others
+            log.exception("retention: study %s cannot be deleted", task.lane)
+            self._index.retry(task.id, self._owner, self._clock() + AGAIN, str(error))
+            return REST
+        self._index.finish(task.id, self._owner, self._clock(), reason=outcome.reason)
+        return max(REST, self._disposal.pause(outcome.instances))
+
+    def _look(self) -> float | None:
+        """Find what is due; the seconds until there is more to do."""
+        now = self._clock()
+        opens = self._hours.opens(now)
+        if opens is not None:
+            return max(opens - now, REST)
+        if now >= self._versions_at or now < self._versions_at - DAY:
+            if self._versions.step():
+                return REST
+            self._versions_at = now + DAY
+        due = self._rounds.due()
+        if due is not None and due <= now:
+            self._rounds.step()
+            due = now + REST
+        waits = [due, self._index.next_due(RETIRE), self._versions_at]
+        return max(REST, min(each for each in waits if each is not None) - now)
+
+    def close(self) -> None:
+        """It keeps nothing."""
+
+
+class WatchSpace:
+    """Looks how full the file system is, when a mark could have been crossed."""
+
+    name = "watermarks"
+    kinds: frozenset[str] = frozenset()
+
+    def __init__(self, watermarks: Watermarks) -> None:
+        self._watermarks = watermarks
+
+    def step(self) -> float | None:
+        return self._watermarks.look()
+
+    def close(self) -> None:
+        """It keeps nothing."""
