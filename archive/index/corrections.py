@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from archive.dicom.attributes import Level
 from archive.errors import Damaged
-from archive.index import held, overlay, rows
+from archive.index import deleted, held, overlay, rows
 from archive.index.database import Database, Row, Session
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ Decide = Callable[[Session], Draft | None]
 
 # What else follows an operation in its transaction, whether it is carried out, undone or repeated on a new index.
 Follower = Callable[[Session, Operation], None]
-FOLLOWERS: tuple[Follower, ...] = (held.follow,)
+FOLLOWERS: tuple[Follower, ...] = (held.follow, deleted.follow)
 
 
 class _OnlyTried(Exception):

@@ -15,6 +15,8 @@ from archive.index.columns import columns
 from archive.index.correctionmodels import CorrectionRow, OperationRow, ReceivedRow, TombstoneRow
 from archive.index.lifemodels import CommitmentRow, StudyHistory
 from archive.index.ordermodels import ORDER_MODELS
+from archive.index.syncmodels import SYNC_MODELS
+from archive.index.volumemodels import CopyRow, ResidenceRow
 from archive.index.retentionmodels import HoldRow, RetentionRow
 
 
@@ -274,5 +276,5 @@ MODELS: tuple[type[peewee.Model], ...] = (
     Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, VersionRow, ExtraValue, ExtraTerm,
     MetaRow, Journal, TaskRow, LaneRow, Caller,
     QuarantineRow, StudyHistory, CommitmentRow, CompressionRow, OperationRow, CorrectionRow,
-    ReceivedRow, TombstoneRow, HoldRow, RetentionRow, *ORDER_MODELS,
+    ReceivedRow, TombstoneRow, HoldRow, RetentionRow, CopyRow, ResidenceRow, *ORDER_MODELS, *SYNC_MODELS,
 )  # fmt: skip

@@ -23,6 +23,8 @@ from archive.index.migrations import (
     m0010_matches,
     m0011_quarantine,
     m0012_retention,
+    m0013_sync,
+    m0014_volumes,
 )
 
 Statements = Callable[[], Iterator[str]]
@@ -31,7 +33,7 @@ MIGRATIONS: tuple[Statements, ...] = (
     m0001_first.statements, m0002_extra_keys.statements, m0003_queue.statements, m0004_life.statements,
     m0005_integrity.statements, m0006_corrections.statements, m0007_orders.statements, m0008_versions.statements,
     m0009_performed.statements, m0010_matches.statements, m0011_quarantine.statements,
-    m0012_retention.statements,
+    m0012_retention.statements, m0013_sync.statements, m0014_volumes.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
