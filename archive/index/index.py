@@ -30,6 +30,7 @@ from archive.index import (
     tasks,
     versions,
 )
+from archive.index.copies import Copies
 from archive.index.corrections import CorrectionJournal
 from archive.index.database import PATIENCE, Database, Rows
 from archive.index.deletion import DeletionRows
@@ -152,6 +153,11 @@ class Index:
     def upkeep(self) -> Upkeep:
         """What compression and repair ask for."""
         return Upkeep(self.database)
+
+    @property
+    def copies(self) -> Copies:
+        """Second files of instances, on other volumes."""
+        return Copies(self.database)
 
     @property
     def corrections(self) -> CorrectionJournal:

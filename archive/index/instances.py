@@ -23,6 +23,7 @@ from archive.index.extra import add as add_extra
 from archive.index.extra import drop as drop_extra
 from archive.index.parents import Parents, fill, find_parents, make_parents, modality_of
 from archive.index.single import joins
+from archive.index.tombstones import bury_copies, lay_tombstones
 from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
 
 OTHER_SERIES = "SOP Instance UID is in another series"
@@ -354,8 +355,11 @@ class _Batch:
             if version:
                 versions.add(self.session, key, new, received)
             return Added(Outcome.STORED, key, replaced=None if version else new.location)
+        bury_copies(self.session, [key])
         if version:
             versions.keep(self.session, key, new.received)
+        elif old.volume != new.location.volume:
+            lay_tombstones(self.session, [old])
         self.session.run(_REPLACE, [*self._values(new, parents), key])
         if self.extra:
             drop_extra(self.session, Level.IMAGE, [key])

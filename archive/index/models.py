@@ -13,6 +13,7 @@ import peewee
 from archive.dicom.attributes import Level
 from archive.index.columns import columns
 from archive.index.correctionmodels import CorrectionRow, OperationRow, ReceivedRow, TombstoneRow
+from archive.index.jobmodels import JOB_MODELS
 from archive.index.lifemodels import CommitmentRow, StudyHistory
 from archive.index.ordermodels import ORDER_MODELS
 from archive.index.syncmodels import SYNC_MODELS
@@ -276,5 +277,5 @@ MODELS: tuple[type[peewee.Model], ...] = (
     Patient, PatientWord, Study, StudyModality, Series, SeriesRequest, Instance, VersionRow, ExtraValue, ExtraTerm,
     MetaRow, Journal, TaskRow, LaneRow, Caller,
     QuarantineRow, StudyHistory, CommitmentRow, CompressionRow, OperationRow, CorrectionRow,
-    ReceivedRow, TombstoneRow, HoldRow, RetentionRow, CopyRow, ResidenceRow, *ORDER_MODELS, *SYNC_MODELS,
+    *JOB_MODELS, ReceivedRow, TombstoneRow, HoldRow, RetentionRow, CopyRow, ResidenceRow, *ORDER_MODELS, *SYNC_MODELS,
 )  # fmt: skip

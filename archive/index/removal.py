@@ -15,6 +15,7 @@ from archive.index.database import Database, Session
 from archive.index.extra import drop
 from archive.index.overlay import refresh_patient
 from archive.index.parents import BESIDE
+from archive.index.tombstones import drop_copies
 from archive.index.values import Location, Removed
 from archive.index.versions import drop as drop_versions
 
@@ -62,13 +63,13 @@ class Removal:
         )
         if not rows:
             return Removed()
-        versions = drop_versions(session, [row[0] for row in rows])
+        beside = drop_versions(session, [row[0] for row in rows]) + drop_copies(session, [row[0] for row in rows])
         session.run(f"DELETE FROM instance WHERE {self.among('id')}", self.listed([row[0] for row in rows]))
         drop(session, Level.IMAGE, [row[0] for row in rows])
         series = self._shrink_series(sorted({row[1] for row in rows}), [row[1] for row in rows])
         sizes = [(row[2], row[6]) for row in rows]
         studies = self._shrink_studies(sorted({row[2] for row in rows}), sizes)
-        return Removed((*(Location(*row[3:]) for row in rows), *versions), len(rows), series, studies)
+        return Removed((*(Location(*row[3:]) for row in rows), *beside), len(rows), series, studies)
 
     def _shrink_series(self, keys: list[int], removed: list[int]) -> tuple[str, ...]:
         gone: list[str] = []

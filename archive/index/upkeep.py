@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from archive.index.copies import outdate
 from archive.index.database import Database, Row, Session
 from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
 from archive.index.values import Location, NewInstance, NewTask, StoredInstance
@@ -25,6 +26,7 @@ _PLACE = (
 # Which files rows point to, besides those of the instances: a table that keeps files adds its own here.
 REFERENCES = (
     "SELECT volume, path FROM instance", "SELECT volume, path FROM version", "SELECT volume, path FROM tombstone",
+    "SELECT volume, path FROM copy",
 )  # fmt: skip
 
 
@@ -152,10 +154,11 @@ class Upkeep:
             "UPDATE study SET total_size = total_size + ? WHERE id = (SELECT study FROM series WHERE id = ?)",
             (place.size - old.location.size, row[0]),
         )
+        outdate(session, old.id, old.location)
         return True
 
     def settled(self, sop_instance_uid: str) -> set[tuple[str, str]]:
-        """Volume and path of an instance and its earlier versions once every transaction about it has ended."""
+        """Volume and path of an instance, its copy and its earlier versions once every transaction about it has ended."""
 
         def work(session: Session) -> list[Row]:
             sql = "UPDATE instance SET path = path WHERE sop_instance_uid = ? RETURNING id, volume, path"
@@ -163,7 +166,7 @@ class Upkeep:
             return rows + [
                 found
                 for row in rows
-                for found in session.rows("SELECT instance, volume, path FROM version WHERE instance = ?", row[:1])
+                for found in session.rows(_BESIDE, (row[0], row[0]))
             ]
 
         rows = self._database.transact(work, repeatable=True)
@@ -173,8 +176,10 @@ class Upkeep:
         """The same as it is at this moment."""
         rows = self._read(
             "SELECT volume, path FROM instance WHERE sop_instance_uid = ? UNION ALL"
-            " SELECT v.volume, v.path FROM version v JOIN instance i ON i.id = v.instance WHERE i.sop_instance_uid = ?",
-            sop_instance_uid, sop_instance_uid,
+            " SELECT v.volume, v.path FROM version v JOIN instance i ON i.id = v.instance WHERE i.sop_instance_uid = ?"
+            " UNION ALL"
+            " SELECT c.volume, c.path FROM copy c JOIN instance i ON i.id = c.instance WHERE i.sop_instance_uid = ?",
+            sop_instance_uid, sop_instance_uid, sop_instance_uid,
         )  # fmt: skip
         return {(volume, path) for volume, path in rows}
 
@@ -219,15 +224,20 @@ class Upkeep:
         )
 
     def has_put_away(self, volume: str, path: str) -> bool:
-        """Whether a file is that of an earlier version, or deleted and to be unlinked."""
-        where = "WHERE volume = ? AND path = ?"
-        sql = f"SELECT 1 FROM version {where} UNION ALL SELECT 1 FROM tombstone {where}"
-        return bool(self._read(sql, volume, path, volume, path))
+        """Whether a file is that of an earlier version, a copy, or deleted and to be unlinked."""
+        sql = " UNION ALL ".join(
+            f"SELECT 1 FROM {table} WHERE volume = ? AND path = ?" for table in ("version", "copy", "tombstone")
+        )
+        return bool(self._read(sql, *((volume, path) * 3)))
 
     def _read(self, sql: str, *values: object) -> list[Row]:
         return self._database.read(lambda session: session.rows(sql, values))
 
 
+_BESIDE = (
+    "SELECT instance, volume, path FROM version WHERE instance = ?"
+    " UNION ALL SELECT instance, volume, path FROM copy WHERE instance = ?"
+)
 _COUNT = (
     "INSERT INTO compression (transfer_syntax, objects, bytes_before, bytes_after, seconds) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (transfer_syntax) DO UPDATE SET objects = compression.objects + excluded.objects,"

@@ -25,6 +25,7 @@ from archive.index.migrations import (
     m0012_retention,
     m0013_sync,
     m0014_volumes,
+    m0015_jobs,
 )
 
 Statements = Callable[[], Iterator[str]]
@@ -34,6 +35,7 @@ MIGRATIONS: tuple[Statements, ...] = (
     m0005_integrity.statements, m0006_corrections.statements, m0007_orders.statements, m0008_versions.statements,
     m0009_performed.statements, m0010_matches.statements, m0011_quarantine.statements,
     m0012_retention.statements, m0013_sync.statements, m0014_volumes.statements,
+    m0015_jobs.statements,
 )  # fmt: skip
 
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version {int} NOT NULL)"
