@@ -24,7 +24,7 @@ PIECE = 500  # rows of one transaction that a person or a clock causes: arrivals
 class Settled:
     """What became of a leased task: DONE, FAILED, or WAITING until ``due``; ``counted`` off takes its try back.
 
-    With ``kind`` it goes on as a task of another kind, with all its tries.
+    With ``kind`` it goes on as a task of another kind, with all its tries; with ``payload`` (JSON) with that one.
     """
 
     id: int
@@ -33,6 +33,7 @@ class Settled:
     due: float = 0.0
     counted: bool = True
     kind: str = ""
+    payload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +193,16 @@ class Queue:
         return map(task_of, self._database.stream(sql, (study_uid, kind)))
 
     def expire(self, kind: str, lane: str, before: float, now: float, reason: str) -> int:
-        """Some tasks of a lane that wait since ``before`` fail; return how many, 0 when none is left."""
+        """Some tasks of a lane that wait since ``before`` fail; return how many, 0 when none is left.
+
+        Those count as well whose lease has run out: nobody knows any more of the one who held it.
+        """
         sql = (
-            "UPDATE task SET state = 'failed', ready = NULL, finished = ?, reason = ? WHERE id IN (SELECT id FROM task"
-            " WHERE kind = ? AND lane = ? AND state = 'waiting' AND ready IS NOT NULL AND due <= ? LIMIT ?)"
+            "UPDATE task SET state = 'failed', ready = NULL, lease_until = NULL, finished = ?, reason = ?"
+            " WHERE id IN (SELECT id FROM task WHERE kind = ? AND lane = ? AND due <= ? AND ready IS NOT NULL"
+            " AND (state = 'waiting' OR ready <= ?) LIMIT ?)"
         )
-        values = (now, reason[:REASON_LENGTH], kind, lane, before, PIECE)
+        values = (now, reason[:REASON_LENGTH], kind, lane, before, now, PIECE)
         return self._database.transact(lambda session: session.run(sql, values), durable=False)
 
     def recall(self, kind: str, now: float, reason: str) -> int:
@@ -363,6 +368,9 @@ def _settle(session: Session, owner: str, now: float, to: Settled, ids: Sequence
         changes += ", kind = ?, attempts = 0"
         values.append(to.kind)
         session.wake(to.kind)
+    if to.payload:
+        changes += ", payload = ?"
+        values.append(to.payload)
     sql = _SET.format(changes=changes, ids=session.dialect.among.format(column="id"))
     return [int(row[0]) for row in session.rows(sql, (*values, session.dialect.listed(list(ids)), owner))]
 

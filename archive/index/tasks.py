@@ -37,12 +37,13 @@ _LOCK = {"sqlite": "", "postgresql": " FOR UPDATE SKIP LOCKED"}
 
 def add(database: Database, new: Sequence[NewTask], now: float) -> list[int]:
     def work(session: Session) -> list[int]:
-        return [key for task in new if (key := _insert(session, task, now)) is not None]
+        return [key for task in new if (key := insert(session, task, now)) is not None]
 
     return database.transact(work)
 
 
-def _insert(session: Session, task: NewTask, now: float) -> int | None:
+def insert(session: Session, task: NewTask, now: float) -> int | None:
+    """The id of a task that is added, or that does its work; None for one that is there ``once`` already."""
     due = task.due or now
     if task.once and session.row(WAITS, (task.kind, task.lane)):
         return None
