@@ -54,7 +54,9 @@ def looking_of(index: Index, config: Config, clock: Clock = time.time) -> Lookin
     return Looking(index, policy_of(config), clock)
 
 
-def retire_of(index: Index, volume: Volume, config: Config, clock: Clock = time.time, *, always: bool = False) -> Retire:
+def retire_of(
+    index: Index, volume: Volume, config: Config, clock: Clock = time.time, *, always: bool = False
+) -> Retire:
     """What carries retention out, in its hours or ``always``."""
     policy, settings = policy_of(config), config.deletion
     rounds = Rounds(index, policy, per_day=settings.max_per_day, clock=clock)

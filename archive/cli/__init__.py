@@ -33,6 +33,7 @@ from archive.cli import (
     queue,
     reindex,
     remote,
+    retention,
     routes,
     sending,
     serve,
@@ -45,7 +46,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
-    sending, export, fsck, reindex, commit, corrections, delete,
+    sending, export, fsck, reindex, commit, corrections, delete, retention,
 )  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from archive.app.life import lifecycle_of
 from archive.app.store import index_of
+from archive.cli import holds
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.index import Index, StudySummary
+from archive.index.holds import holding
 from archive.services.lifecycle import COMPLETE, READ, READY, REPORTED, STATES, UNMATCHED, Lifecycle
 
 STUDIES = {
@@ -33,9 +35,11 @@ def add(commands: Commands) -> None:
     made = command(
         commands, "studies", studies, "list the studies, the newest first; show one; say that nothing more will come"
     )
-    words = "list them (the default), show one, or say what one is"
-    made.add_argument("action", nargs="?", choices=("list", "show", *SAID), default="list", help=words)
-    made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID, for all but list")
+    words = "list them (the default), show one, say what one is, hold (nobody deletes it), release, or list the holds"
+    choices = ("list", "show", *SAID, "hold", "release", "holds")
+    made.add_argument("action", nargs="?", choices=choices, default="list", help=words)
+    made.add_argument("studies", nargs="*", metavar="STUDY", help="Study Instance UIDs, for all but list")
+    holds.add(made)
     made.add_argument("--limit", type=int, default=50, help="how many (50)")
     made.add_argument("--state", choices=STATES, help="only studies in this state")
     made.add_argument(
@@ -44,10 +48,15 @@ def add(commands: Commands) -> None:
 
 
 def studies(options: argparse.Namespace) -> int:
+    if options.action in ("hold", "release"):
+        return (holds.hold if options.action == "hold" else holds.release)(options, _who())
+    if options.action == "holds":
+        return holds.holds(options)
     config = configuration(options)
-    if (options.action == "list") == bool(options.study):
-        warn(f"studies {options.action} takes {'no study' if options.study else 'a Study Instance UID'}")
+    if len(options.studies) != (options.action != "list"):
+        warn(f"studies {options.action} takes {'no study' if options.action == 'list' else 'one Study Instance UID'}")
         return 2
+    options.study = options.studies[0] if options.studies else None
     index = index_of(config)
     if options.action == "list":
         show(options, STUDIES, (_row(options, each) for each in _listed(index, options)))
@@ -69,14 +78,16 @@ def _row(options: argparse.Namespace, study: StudySummary) -> dict[str, Any]:
 def _show(options: argparse.Namespace, index: Index, lifecycle: Lifecycle) -> int:
     found = index.studies(uid=options.study, limit=1)
     history = [dataclasses.asdict(change) for change in lifecycle.history(options.study)]
+    held = holding(index.database, options.study)
     if not found and not history:
         warn(f"no such study: {options.study}")
         return 1
     study = _row(options, found[0]) if found else {"study_uid": options.study, "state": "not here any more"}
+    study["hold"] = held
     if options.json:
         show_json(study | {"history": history})
         return 0
-    for key, heading in STUDIES.items():
+    for key, heading in {**STUDIES, "hold": "legal hold"}.items():
         if study.get(key) not in (None, ""):
             print(f"{heading:<12}{study[key]}")
     print()

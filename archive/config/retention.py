@@ -138,7 +138,9 @@ class Deletion:
         "30d",
         "rules by study date delete nothing sooner after its last image came: dates of devices are often wrong",
     )
-    rate: int = option(number(1, 100_000), "500", "instances that rules delete in a second, so that arrivals do not wait")
+    rate: int = option(
+        number(1, 100_000), "500", "instances that rules delete in a second, so that arrivals do not wait"
+    )
     versions: float | None = option(
         VERSIONS, FOREVER, "how long earlier versions of instances are kept (storage.on_duplicate: version)"
     )

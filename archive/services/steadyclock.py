@@ -24,14 +24,14 @@ class SteadyClock:
         self._index = index
         self._clock = clock
 
-    def doubt(self) -> str:
+    def doubt(self, *, note: bool = True) -> str:
         """Why the clock is not believed; empty when it is, and then its time is noted."""
         now, seen = self._clock(), self._seen()
         if seen is not None and now > seen + AHEAD:
             return f"the clock is {(now - seen) / 86400:.0f} days ahead of when the archive was last at work"
         if seen is not None and now < seen - BEHIND:
             return f"the clock is {(seen - now) / 86400:.0f} days behind of when the archive was last at work"
-        if seen is None or abs(now - seen) > NOTED:
+        if note and (seen is None or abs(now - seen) > NOTED):
             self._note(now)
         return ""
 

@@ -25,6 +25,7 @@ LEASE = 3600.0  # seconds: the largest studies, and a peer that takes its time t
 REST = 0.05  # seconds between two looks, for those who read and write meanwhile
 AGAIN = 600.0  # seconds until what failed is tried again
 DOUBTING = 3600.0  # seconds between two looks at a clock that is not believed
+LONGEST_PAUSE = 60.0  # seconds; whoever asks for more has done what is due
 
 
 class Retire:
@@ -48,8 +49,14 @@ class Retire:
         self._first = True
         self._doubted = ""
         self._versions_at = 0.0
+        self.deleted = 0  # studies
+
+    def begin(self) -> None:
+        """All is looked at anew."""
+        self._rounds.begin()
 
     def step(self) -> float | None:
+        """One span or one study."""
         if self._first:
             take_back(self._index, self.kinds, self._clock())
             self._first = False
@@ -82,6 +89,7 @@ class Retire:
             self._index.retry(task.id, self._owner, self._clock() + AGAIN, str(error))
             return REST
         self._index.finish(task.id, self._owner, self._clock(), reason=outcome.reason)
+        self.deleted += outcome.instances > 0
         return max(REST, self._disposal.pause(outcome.instances))
 
     def _look(self) -> float | None:
