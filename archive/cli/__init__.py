@@ -39,6 +39,7 @@ from archive.cli import (
     serve,
     status,
     studies,
+    sync,
 )
 from archive.config import Complaints
 from archive.errors import ArchiveError, ConfigurationError
@@ -46,7 +47,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
-    sending, export, fsck, reindex, commit, corrections, delete, retention,
+    sending, export, fsck, reindex, commit, corrections, delete, retention, sync,
 )  # fmt: skip
 
 

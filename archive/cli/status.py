@@ -11,6 +11,7 @@ from typing import Any
 from archive import __version__
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.cli.queue import destinations
+from archive.cli.sync import summaries
 from archive.config import Config, Listener
 from archive.config.keeping import COMPRESSIONS
 from archive.index import open_index
@@ -42,6 +43,7 @@ def status(options: argparse.Namespace) -> int:
         "keeping": _keeping(config),
         "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
         "destinations": destinations(open_index(config.index.url)),
+        "sync": summaries(open_index(config.index.url), config),
     }
     if options.json:
         show_json(said)
@@ -111,6 +113,8 @@ def _print(said: dict[str, Any]) -> None:
     for row in said["destinations"]:
         said_of = "{destination}: {waiting} waiting, {sending} sending, {failed} failed".format(**row)
         print(f"  {said_of}{'; ' if row['why'] else ''}{escape(row['why'])}")
+    for row in said["sync"]:
+        print(f"  sync {row['sync']} with {row['peer']}: {escape(row['result'])}")
 
 
 def _print_keeping(said: dict[str, Any]) -> None:

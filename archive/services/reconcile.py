@@ -1,0 +1,437 @@
+"""Reconciliation: the index and a peer are compared study by study, and what differs is put into queues.
+
+Rules that hold here: studies are asked for by spans of dates, the latest first, so that neither side is ever held
+whole; series and images are asked for only where numbers differ, or the plan wants it; before a study is called missing
+the peer is asked for it by name, and the index too, whatever its date; each piece is written with its tasks and with
+where to go on, so that a comparison that is killed goes on and does nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Protocol
+
+from archive.dicom.attributes import BY_KEYWORD, Level
+from archive.dicom.expression import Expression
+from archive.dicom.rule import Facts, holds
+from archive.errors import Refused
+from archive.index import Index, NewTask
+from archive.index.sync import Difference, OurImage, OurStudy, Run, Step, SyncRows
+from archive.services.comparing import (
+    COUNTS,
+    IMAGES,
+    Known,
+    Plan,
+    TheirStudy,
+    Verdict,
+    difference,
+    judge,
+    looks_equal,
+    patients,
+)
+from archive.services.fetching import FETCH, FROM, fetch
+from archive.services.routing import DELIVER, VERIFY, delivery, facts_of, keywords
+
+SLICE = 1000  # studies of ours that are compared with one question
+MOST = 5000  # studies of the peer in one answer; more are asked for again in smaller spans
+CHUNK = 100  # studies looked at between two transactions: what a kill makes us look at again
+PIECE = 1000  # tasks of one transaction, so that arrivals wait for hundredths of a second
+LIST = 50  # UIDs in one question: some 3 kB, which old peers still read
+DOUBTED = 10  # studies asked for one by one before a peer that found none of a list is believed
+LONGEST = 500  # series that a task of fetching names; more means the whole study
+OLDEST = date(1900, 1, 1)  # where spans without a beginning are split
+
+DATES, CHANGED, UNDATED = "dates", "changed", "undated"  # parts of a comparison, in this order
+
+
+class Questions(Protocol):
+    """What a peer can be asked."""
+
+    def between(self, since: str, until: str, limit: int = 0) -> Iterator[TheirStudy]: ...
+    def named(self, uids: Collection[str]) -> Iterator[TheirStudy]: ...
+    def series(self, study_uid: str) -> dict[str, tuple[str, int | None]]: ...
+    def images(self, study_uid: str, series_uid: str) -> set[str]: ...
+
+
+class Inquiry(Protocol):
+    """A peer that can be asked; raises Unreachable when it is not there, Refused when it will not answer."""
+
+    def open(self) -> AbstractContextManager[Questions]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """With whom is compared, and what of it."""
+
+    peer: str
+    titles: frozenset[str]  # with which the peer stores here
+    route: str  # that pushes are booked to
+    priority: int = 0
+    rule: Expression | None = None
+
+    @property
+    def shallow(self) -> bool:
+        """Whether the rule says the same of all images of a study."""
+        rows = [BY_KEYWORD.get(keyword, ()) for keyword in keywords(self.rule)]
+        return all(any(row.level <= Level.STUDY for row in found) for found in rows)
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        """What has to be known of the peer's studies for the rule."""
+        asked = {"ModalitiesInStudy" if keyword == "Modality" else keyword for keyword in keywords(self.rule)}
+        return frozenset(
+            keyword for keyword in asked if any(row.level <= Level.STUDY for row in BY_KEYWORD.get(keyword, ()))
+        )
+
+
+Write = Callable[[Step], bool]  # False: somebody else does this now
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What some studies have come to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    agreed: dict[str, float] = field(default_factory=dict)
+    tasks: list[NewTask] = field(default_factory=list)
+
+
+class Reconciliation:
+    """Comparing with one peer; used by one thread."""
+
+    def __init__(
+        self, index: Index, inquiry: Inquiry, terms: Terms, *, clock: Callable[[], float],
+        today: Callable[[float], date] = date.fromtimestamp,
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._rows = SyncRows(index.database)
+        self._inquiry = inquiry
+        self._terms = terms
+        self._clock = clock
+        self._today = today
+        self._lists = 0  # studies that were asked for alone and not found either; negative: lists are not understood
+        self._moment = 0.0
+
+    def work(self, run: Run, write: Write, *, enough: Callable[[], bool]) -> bool:
+        """Go on with a comparison until its end, or until it was ``enough``; whether it is at its end.
+
+        Raises ArchiveError when the peer cannot be asked; what was written so far holds.
+        """
+        plan = Plan(**run.plan)
+        position = dict(run.position) or {"part": DATES, "until": plan.until}
+        with self._inquiry.open() as questions:
+            for step in self._steps(questions, plan, position):
+                if not write(step):
+                    return False
+                if step.finished:
+                    return True
+                if enough():
+                    return False
+        return False
+
+    def _steps(self, questions: Questions, plan: Plan, position: Mapping[str, str]) -> Iterator[Step]:
+        """All that is left, a step at a time."""
+        part = position["part"]
+        if part == DATES:
+            yield from self._by_dates(questions, plan, position)
+            part, position = CHANGED, {"part": CHANGED}
+        if part == CHANGED:
+            if plan.recent:
+                yield from self._by_change(questions, plan, position)
+            position = {"part": UNDATED}
+        if plan.undated:
+            yield from self._undated(questions, plan, position)
+        yield Step({"part": "end"}, {}, finished=True)
+
+    # -- spans of dates -------------------------------------------------------------------------
+
+    def _by_dates(self, questions: Questions, plan: Plan, position: Mapping[str, str]) -> Iterator[Step]:
+        until, after = position["until"], position.get("after", "")
+        low = position.get("since")
+        while True:
+            self._moment = self._clock()
+            since, theirs = self._theirs(questions, self._low(plan, until) if low is None else low, until)
+            ours = self._rows.between(self._terms.peer, since, until)
+            here = {"part": DATES, "until": until, "since": since}
+            yield from self._compare(questions, plan, ours, theirs, after, here)
+            if since == plan.since:
+                return
+            until, after, low = _day(since, -1), "", None
+            if plan.since and until < plan.since:
+                return
+            yield Step({"part": DATES, "until": until}, {})
+
+    def _low(self, plan: Plan, until: str) -> str:
+        """Where a span that ends here begins, so that it has not too many of our studies."""
+        total, low = 0, ""
+        with closing(self._rows.dates(plan.since, until)) as dates:
+            for day, number in dates:
+                if total and total + number > SLICE and _is_date(low):
+                    return low
+                total, low = total + number, day
+        return plan.since
+
+    def _theirs(self, questions: Questions, since: str, until: str) -> tuple[str, dict[str, TheirStudy]]:
+        """The peer's studies of a span, or of the later part of it if they are too many, and where that begins."""
+        while True:
+            later = self._later(since, until)
+            asked = questions.between(since, until, MOST if later else 0)
+            found = {each.uid: each for each in asked if _within(each.date, since, until)}
+            if not later or len(found) < MOST:
+                return since, found
+            since = later
+
+    def _later(self, since: str, until: str) -> str:
+        """Where the later half of a span begins; empty for one that is not divided: a day, and what is to come."""
+        first, last = _read(since) or OLDEST, _read(until) or self._today(self._clock())
+        return _write(last - (last - first) // 2) if first < last else ""
+
+    # -- what dates do not find -----------------------------------------------------------------
+
+    def _by_change(self, questions: Questions, plan: Plan, position: Mapping[str, str]) -> Iterator[Step]:
+        """Studies of other dates, or of none, that something came for lately."""
+        after, dates = position.get("after", ""), (plan.since, plan.until)
+        while True:
+            self._moment = self._clock()
+            ours = self._rows.changed(self._terms.peer, plan.recent, dates, after, CHUNK)
+            if not ours:
+                return
+            yield from self._compare(questions, plan, ours, {}, after, {"part": CHANGED})
+            after = max(ours)
+
+    def _undated(self, questions: Questions, plan: Plan, position: Mapping[str, str]) -> Iterator[Step]:
+        """Studies of the peer that have no date, which nobody can ask for: all are gone through."""
+        after, found = position.get("after", ""), {}
+        self._moment = self._clock()
+        for each in questions.between("", ""):
+            if not each.date:
+                found[each.uid] = each
+        yield from self._compare(questions, plan, {}, found, after, {"part": UNDATED})
+
+    # -- studies --------------------------------------------------------------------------------
+
+    def _compare(
+        self, questions: Questions, plan: Plan, ours: Mapping[str, OurStudy], theirs: Mapping[str, TheirStudy],
+        after: str, position: Mapping[str, str],
+    ) -> Iterator[Step]:  # fmt: skip
+        uids = sorted(uid for uid in {*ours, *theirs} if uid > after)
+        for start in range(0, len(uids), CHUNK):
+            chunk = uids[start : start + CHUNK]
+            mine = {uid: ours[uid] for uid in chunk if uid in ours}
+            mine |= self._rows.named(self._terms.peer, [uid for uid in chunk if uid not in ours])
+            other = {uid: theirs[uid] for uid in chunk if uid in theirs}
+            other |= self._named(questions, [uid for uid in chunk if uid not in theirs])
+            gathered = _Gathered()
+            busy = self._busy(chunk, mine, other)
+            for uid in chunk:
+                self._study(questions, plan, mine.get(uid), other.get(uid), uid in busy, gathered)
+            yield from self._written(gathered, {**position, "after": after}, {**position, "after": chunk[-1]})
+            after = chunk[-1]
+
+    def _written(self, found: _Gathered, at: Mapping[str, str], to: Mapping[str, str]) -> Iterator[Step]:
+        """Many tasks are written ahead of the rest: a kill in between leaves studies that have tasks, and wait."""
+        tasks = found.tasks
+        while len(tasks) > PIECE:
+            yield Step(at, {}, tasks=tasks[:PIECE])
+            tasks = tasks[PIECE:]
+        yield Step(to, found.counts, found.differences, found.agreed, tasks)
+
+    def _busy(
+        self, uids: Collection[str], ours: Mapping[str, OurStudy], theirs: Mapping[str, TheirStudy]
+    ) -> set[str]:
+        """Which studies that do not look equal have something under way."""
+        doubtful = [uid for uid in uids if not (uid in ours and uid in theirs and looks_equal(ours[uid], theirs[uid]))]
+        if not doubtful:
+            return set()
+        lanes = (self._terms.peer, FROM + self._terms.peer)
+        busy = self._rows.busy((DELIVER, VERIFY, FETCH), lanes, doubtful)
+        return busy | {uid for uid in doubtful if uid in ours and ours[uid].arrivals}
+
+    def _named(self, questions: Questions, uids: Sequence[str]) -> dict[str, TheirStudy]:
+        """Studies that the peer has under these UIDs, whatever it says of their dates."""
+        found: dict[str, TheirStudy] = {}
+        for start in range(0, len(uids), LIST) if self._lists >= 0 else ():
+            found |= {each.uid: each for each in questions.named(uids[start : start + LIST]) if each.uid in uids}
+        for uid in uids:
+            if uid not in found and self._lists < DOUBTED:
+                alone = [each for each in questions.named([uid]) if each.uid == uid]
+                found |= {each.uid: each for each in alone}
+                self._lists = -1 if alone or self._lists < 0 else self._lists + 1
+        return found
+
+    def _study(
+        self, questions: Questions, plan: Plan, ours: OurStudy | None, theirs: TheirStudy | None, busy: bool,
+        gathered: _Gathered,
+    ) -> None:  # fmt: skip
+        """One study: equal, changing, or different."""
+        mine = self._ours(ours)
+        if not mine.counts and (theirs is None or not holds(self._terms.rule, self._facts(theirs))):
+            return
+        gathered.counts["compared"] += 1
+        words = patients(ours, theirs) if ours and theirs else ""
+        same = mine.whole and ours is not None and theirs is not None and looks_equal(ours, theirs)
+        if same and not words and (plan.compare == COUNTS or busy):
+            self._equal(ours, gathered)
+        elif busy:
+            self._add(gathered, difference(ours, theirs, Verdict(), None, words="is changing here", waiting=True))
+        elif words and "ID" in words:
+            gathered.counts["patients"] += 1
+            self._add(gathered, difference(ours, theirs, Verdict(), None, words=words))
+        else:
+            self._look(questions, plan, ours, theirs, mine, words, same, gathered)
+
+    def _ours(self, ours: OurStudy | None) -> _Ours:
+        """What of a study of ours takes part."""
+        if ours is None:
+            return _Ours(None, False, True)
+        if self._terms.rule is None:
+            return _Ours(None, True, True)
+        kept, left = set(), 0
+        rows = self._index.queue.described(keywords(self._terms.rule), study_uid=ours.uid)
+        for each in rows:
+            if holds(self._terms.rule, facts_of(each)):
+                kept.add(each.instance.sop_instance_uid)
+            else:
+                left += 1
+        return _Ours(frozenset(kept), bool(kept), not left)
+
+    def _facts(self, theirs: TheirStudy, modality: str | None = None) -> Facts:
+        """What rules can ask of a study, or of a series, of the peer."""
+        values = {**theirs.values, "Modality": theirs.values.get("ModalitiesInStudy", "")}
+        if modality is not None:
+            values["Modality"] = modality
+        return lambda keyword: values.get(keyword, "")
+
+    def _equal(self, ours: OurStudy | None, gathered: _Gathered) -> None:
+        gathered.counts["equal"] += 1
+        if ours is not None and (ours.agreed is None or ours.agreed < ours.updated):
+            gathered.agreed[ours.uid] = self._moment
+
+    # -- images ---------------------------------------------------------------------------------
+
+    def _look(
+        self, questions: Questions, plan: Plan, ours: OurStudy | None, theirs: TheirStudy | None, mine: _Ours,
+        words: str, same: bool, gathered: _Gathered,
+    ) -> None:  # fmt: skip
+        """Compare the images of one study."""
+        here = [image for image in (self._rows.images(ours.uid) if ours else ()) if mine.has(image)]
+        there: dict[str, str] = {}
+        if theirs is not None and not (same and plan.compare == COUNTS):
+            try:
+                there = self._there(questions, plan, theirs, here)
+            except Refused as error:
+                said = f"the peer does not list series and images: {error.comment}"
+                self._add(gathered, difference(ours, theirs, Verdict(), None, words=said))
+                return
+        elif theirs is not None:
+            there = {image.uid: image.series_uid for image in here}
+        verdict = judge(plan, self._terms.titles, ours, here, there, self._known(plan, ours, theirs, here, there))
+        if not verdict.words and not words:
+            gathered.counts["miscounted"] += not same and mine.whole and theirs is not None and ours is not None
+            self._equal(ours if mine.whole else None, gathered)
+            return
+        gathered.counts["patients"] += bool(words)
+        self._add(gathered, difference(ours, theirs, verdict, len(there), words=words))
+        if not plan.dry:
+            gathered.tasks += self._tasks(ours, theirs, verdict)
+
+    def _there(
+        self, questions: Questions, plan: Plan, theirs: TheirStudy, here: Sequence[OurImage]
+    ) -> dict[str, str]:
+        """The peer's images of a study with their series; a series with as many as ours is taken for equal."""
+        mine: dict[str, list[str]] = {}
+        for image in here:
+            mine.setdefault(image.series_uid, []).append(image.uid)
+        listed = questions.series(theirs.uid)
+        if not listed and theirs.instances:
+            raise Refused("it lists no series")
+        wanted = {
+            uid: number for uid, (modality, number) in listed.items()
+            if holds(self._terms.rule, self._facts(theirs, modality)) or uid in mine
+        }  # fmt: skip
+        all_alike = {uid: len(uids) for uid, uids in mine.items()} == wanted
+        found: dict[str, str] = {}
+        for series, number in wanted.items():
+            uids: Iterable[str] = mine.get(series, ())
+            if plan.compare == IMAGES or all_alike or number is None or number != len(mine.get(series, ())):
+                uids = questions.images(theirs.uid, series)
+                if number and not uids:
+                    raise Refused("it lists no images")
+            found |= dict.fromkeys(uids, series)
+        return found
+
+    def _known(
+        self, plan: Plan, ours: OurStudy | None, theirs: TheirStudy | None, here: Sequence[OurImage],
+        there: Mapping[str, str],
+    ) -> Known:  # fmt: skip
+        """What the index knows of images that only one side has."""
+        mine = {image.uid for image in here}
+        only_there, found = {uid for uid in there if uid not in mine}, Known()
+        if only_there and theirs is not None:
+            above = {theirs.uid, *(there[uid] for uid in only_there)}
+            found = Known(
+                self._rows.deleted(above | only_there), self._rows.quarantined(only_there),
+                self._rows.elsewhere(only_there),
+            )  # fmt: skip
+        if ours is not None and mine - there.keys():
+            found = replace(found, fates=self._rows.fates((DELIVER, VERIFY), self._terms.peer, ours.uid))
+        return found
+
+    def _tasks(self, ours: OurStudy | None, theirs: TheirStudy | None, verdict: Verdict) -> Iterator[NewTask]:
+        terms = self._terms
+        for image in verdict.push if ours else ():
+            yield delivery(
+                image.uid, ours.uid if ours else "", terms.peer, image.received, route=terms.route,
+                priority=terms.priority,
+            )  # fmt: skip
+        if verdict.pull and theirs is not None:
+            series = sorted(verdict.pull) if len(verdict.pull) <= LONGEST else ()
+            yield fetch(terms.peer, theirs.uid, series=series, why=terms.route)
+
+    def _add(self, gathered: _Gathered, found: Difference) -> None:
+        gathered.differences.append(found)
+        kind = "waiting" if found.waiting else "remaining" if found.remaining else "mending"
+        gathered.counts[kind] += 1
+        for name, number in (("push", found.push), ("pull", found.pull), ("left", found.remaining)):
+            gathered.counts[name] += number
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """Which images of a study take part: ``kept``, None = all; ``whole`` when that is all there are."""
+
+    kept: frozenset[str] | None
+    counts: bool
+    whole: bool
+
+    def has(self, image: OurImage) -> bool:
+        return self.kept is None or image.uid in self.kept
+
+
+def _within(day: str, since: str, until: str) -> bool:
+    """Whether a study belongs to a span: some peers give more than they are asked for."""
+    return bool(day) and (not since or day >= since) and (not until or day <= until)
+
+
+def _read(text: str) -> date | None:
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        return None
+
+
+def _is_date(text: str) -> bool:
+    return len(text) == 8 and text.isdigit() and _read(text) is not None
+
+
+def _write(day: date) -> str:
+    return f"{day:%Y%m%d}"
+
+
+def _day(text: str, days: int) -> str:
+    return _write((_read(text) or OLDEST) + timedelta(days=days))
