@@ -9,43 +9,22 @@ from typing import Any
 import pytest
 
 from tests.faults.checker import check
-from tests.faults.daemon import Daemon, Usage, wait_until
-from tests.faults.objects import Instance, instance
-from tests.faults.raw import CT, Connection, Request, role
-
-AT_ONCE = 12  # associations while warming up, so that each process has made what it makes once
-
-
-def warm_up(daemon: Daemon) -> Usage:
-    """Let each process do everything once; what is held then is the base."""
-    request = Request(user=role(CT, True, True))
-    open_ones = [Connection(daemon.port).associate(request) for _ in range(AT_ONCE)]
-    for each in open_ones:
-        one = instance()
-        assert each.store(CT, one.uid, one.data) == 0
-    for each in open_ones:
-        each.release()
-    assert daemon.echo() == 0
-    return _rested(daemon)
-
-
-def _rested(daemon: Daemon) -> Usage:
-    """The usage once no thread ends any more."""
-    seen = [daemon.usage()]
-
-    def same() -> bool:
-        seen.append(daemon.usage())
-        return len(seen) > 6 and len({(u.threads, u.descriptors) for u in seen[-6:]}) == 1
-
-    wait_until(same, 10, "the daemon does not come to rest", pause=0.05)
-    return seen[-1]
+from tests.faults.daemon import Daemon, Usage
+from tests.faults.forks import ForkServer, shared
+from tests.faults.objects import Instance
+from tests.faults.rest import warm_up
 
 
 @pytest.fixture(scope="session")
 def standard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Usage]]:
-    with Daemon(tmp_path_factory.mktemp("archive"), tls=True) as daemon:
+    with Daemon(tmp_path_factory.mktemp("archive"), tls=True, as_command=True) as daemon:
         yield daemon, warm_up(daemon)
         assert daemon.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServer:
+    return shared()
 
 
 @pytest.fixture

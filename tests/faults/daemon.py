@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from tests.faults.forks import Forked, ForkServer
+from tests.faults.forks import Forked, ForkServer, shared
 from tests.faults.raw import ONLY_ECHO, Connection, Ended, Request, association
 from tests.faults.site import Site
 
@@ -71,13 +71,17 @@ class Daemon(Site):
         wrapper: list[str] | None = None,
         seams: Sequence[str] = (),
         forks: ForkServer | None = None,
+        as_command: bool = False,
     ) -> None:
-        """`seams`: protections to start without; `forks` starts it sooner."""
+        """`seams`: protections to start without; `forks`: by another fork server than the shared one; `as_command`: as
+        a person starts it, which takes a second longer, as one with a `wrapper` does.
+        """
         super().__init__(folder, {})
         self.port, self.tls_port = free_port(), free_port() if tls else 0
         self.config_file = folder / "archive.yaml"
         self._wrapper = wrapper or []
         self._seams, self._forks = list(seams), forks
+        self._as_command = as_command or bool(wrapper)
         self._process: subprocess.Popen[bytes] | Forked | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.settings = merged(STANDARD, {"listeners": self._listeners()}, changes or {})
@@ -112,9 +116,9 @@ class Daemon(Site):
     def _run(self, notify_socket: str) -> None:
         serve = ["serve", "--config", str(self.config_file)]
         own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NOTIFY_SOCKET": notify_socket}
-        if self._forks:
-            self._process = self._forks.start(
-                serve, folder=self.folder, log=self.log_file, environment=own, seams=self._seams
+        if not self._as_command:
+            self._process = (self._forks or shared()).start(
+                serve, folder=self.folder, log=self.log_file, environment=os.environ | own, seams=self._seams
             )
             return
         launcher = ["tests.faults.launch", "--seams", ",".join(self._seams)] if self._seams else ["archive"]

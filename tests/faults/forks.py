@@ -1,10 +1,14 @@
 """The client of the fork server (launch.py): daemons that start in a quarter of a second.
 
-Rules that hold here: nothing of the archive is imported; what was started looks like a subprocess.Popen.
+Rules that hold here: nothing of the archive is imported; what was started looks like a subprocess.Popen; whoever says
+nothing else shares one server with everybody else in this process.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -89,7 +93,8 @@ class ForkServer:
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
 
@@ -100,3 +105,11 @@ class ForkServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@functools.cache
+def shared() -> ForkServer:
+    """The server of this process, begun when it is first wanted."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server

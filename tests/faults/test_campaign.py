@@ -27,12 +27,6 @@ def few() -> list[tuple[Fault, str]]:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[ForkServer]:
-    with ForkServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One server for all of them: those that stop it start it again."""
     with Cluster(tmp_path_factory.mktemp("cluster") / "pg") as made:

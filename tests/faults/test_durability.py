@@ -1,24 +1,22 @@
-"""D01, D02, D06-D13, D20-D23: what was acknowledged is kept, whatever fails, and nothing else is."""
+"""D01, D06-D13, D20-D23: what was acknowledged is kept, whatever fails, and nothing else is."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults import raw
-from tests.faults.checker import check, rows, violations
+from tests.faults.checker import check, violations
 from tests.faults.daemon import Daemon, wait_until
 from tests.faults.objects import Instance, instance, keys_of_instance, study
-from tests.faults.raw import CT, STORE_CT, Connection, Ended, p_data, pdv
+from tests.faults.raw import CT, STORE_CT, Connection, p_data, pdv
 from tests.faults.tracing import WRITES, calls, first, injected, strace
 
 Archives = Callable[..., Daemon]
@@ -27,7 +25,6 @@ LARGE = 3_000_000  # goes to the spool; smaller objects may go to the journal
 ONE = {"processes": 1}
 NO_JOURNAL = {"processes": 1, "storage": {"journal": "off"}}
 PATIENT = {"timeouts": {"idle": "30s", "dimse": "30s", "pdu": "30s"}}
-CYCLES = 30
 
 
 def stored(archive: Daemon, one: Instance) -> int:
@@ -75,55 +72,6 @@ def test_d01_a_small_object_is_in_the_synced_journal_before_its_answer(own_archi
     row = first(made, "pwrite64", "index.db", placed)
     assert row < first(made, "sendmsg", "socket:")
     check(archive, [one])
-
-
-# -- kill -9 ------------------------------------------------------------------------------------------------
-
-
-class Hammer(threading.Thread):
-    """Stores objects of both kinds until the daemon is gone."""
-
-    def __init__(self, port: int, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.acknowledged: list[Instance] = []
-        self._port, self._random = port, random.Random(seed)
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError, Ended), Connection(self._port) as sending:
-            sending.associate()
-            while True:
-                one = instance(size=self._random.choice([500, 20_000, 400_000, 1_500_000]))
-                if sending.store(CT, one.uid, one.data) == 0:
-                    self.acknowledged.append(one)
-
-
-@pytest.mark.parametrize("journal", ["4MB", "off"])
-def test_d02_what_is_acknowledged_survives_kill_9_at_any_moment(own_archive: Archives, journal: str) -> None:
-    """The processes that serve are killed again and again; every fifth time the whole daemon."""
-    archive = own_archive({"storage": {"journal": journal}} | PATIENT)
-    rng = random.Random(2)
-    acknowledged: list[Instance] = []
-    for cycle in range(CYCLES // 2):
-        hammers = [Hammer(archive.port, cycle * 10 + number) for number in range(3)]
-        wait_until(lambda: any(hammer.acknowledged for hammer in hammers), 15)  # noqa: B023
-        time.sleep(rng.uniform(0.005, 0.08))
-        if cycle % 5 == 4:
-            archive.kill()
-        else:
-            for pid in archive.acceptors():
-                os.kill(pid, signal.SIGKILL)
-        for hammer in hammers:
-            hammer.join(60)
-            acknowledged += hammer.acknowledged
-        if cycle % 5 == 4:
-            archive.start()
-        wait_until(lambda: len(archive.acceptors()) == 2 and archive.answers(), 15, lambda: archive.log()[-3000:])
-    archive.kill()
-    archive.start()
-    check(archive, acknowledged[:: max(1, len(acknowledged) // 40)])
-    known = {row.uid: row.sha256 for row in rows(archive)}
-    assert all(known.get(one.uid) == one.sha256 for one in acknowledged)
 
 
 # -- the disk fails ---------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pytest
 
 from tests.faults import raw
 from tests.faults.checker import check
-from tests.faults.conftest import warm_up
 from tests.faults.daemon import TIMEOUTS, Daemon, many, wait_until
 from tests.faults.objects import Instance, instance, keys_of, keys_of_instance, study
 from tests.faults.raw import CT, ONLY_ECHO, STORE_CT, Connection, Ended, Request, p_data, pdv, role
+from tests.faults.rest import warm_up
 
 Archives = Callable[..., Daemon]
 WAIT = max(TIMEOUTS.values()) + 4

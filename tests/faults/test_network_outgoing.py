@@ -11,11 +11,11 @@ import pytest
 
 from tests.faults import destination, raw
 from tests.faults.checker import check
-from tests.faults.conftest import warm_up
 from tests.faults.daemon import TIMEOUTS, Daemon, Usage
 from tests.faults.destination import BlackHole, Dead, Destination
 from tests.faults.objects import Instance, keys_of, keys_of_instance, study
 from tests.faults.raw import CT, MOVE, STUDY_MOVE, Connection, Message
+from tests.faults.rest import warm_up
 
 WAIT = sum(TIMEOUTS.values()) + 5
 UNKNOWN, UNABLE, WARNING = 0xA801, 0xA702, 0xB000

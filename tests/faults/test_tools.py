@@ -102,7 +102,7 @@ def test_the_oracle_sees_what_is_held(own_archive: Callable[..., Daemon]) -> Non
     archive = own_archive({"timeouts": {"idle": "60s"}})
     usage = archive.usage()
     nothing = Usage(usage.processes, 1, 1, 1)
-    found = "\n".join(violations(archive, [instance()], base=nothing))
+    found = "\n".join(violations(archive, [instance()], base=nothing, patience=1.0))
     for words in ("threads", "descriptors", "has 0 rows", "C-FIND", "C-GET"):
         assert words in found
 

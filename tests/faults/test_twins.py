@@ -5,7 +5,6 @@ The quick ones run here; `scripts/faults --twins` runs them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,6 @@ def quick() -> list[tuple[Fault, str, str]]:
         for seam, database in fault.every_twin()
         if (fault.number, seam) in QUICK and (fault.number != "D04" or can_cut())
     ]
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[ForkServer]:
-    with ForkServer() as server:
-        yield server
 
 
 @pytest.mark.parametrize("fault, seam, database", quick(), ids=lambda value: getattr(value, "number", value))

@@ -15,12 +15,13 @@ import threading
 import time
 
 from tests.faults import raw
-from tests.faults.campaign.run import PATIENT, Run, fault, percentile, rested, warm_up
+from tests.faults.campaign.run import PATIENT, Run, fault, percentile
 from tests.faults.checker import PROMPT, prompt
 from tests.faults.daemon import Daemon, Usage, many, merged
 from tests.faults.hostile import Crowd
 from tests.faults.objects import Instance, instance
 from tests.faults.raw import CT, ONLY_ECHO, STORE_CT, Connection, Ended, Request, p_data, pdv
+from tests.faults.rest import rested, warm_up
 
 GROWTH = 10 << 20
 # Deadlines as they are by default where they matter: a slot is held as long as in real life.

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 
 from tests.faults import badobjects, fuzz, objects
 from tests.faults.badobjects import DEFLATED, Case
-from tests.faults.campaign.run import PATIENT, Run, fault, percentile, rested, warm_up
+from tests.faults.campaign.run import PATIENT, Run, fault, percentile
 from tests.faults.daemon import ROOT, Daemon
 from tests.faults.objects import Instance
 from tests.faults.raw import CT, EXPLICIT, IMPLICIT, Connection, Ended, Request
+from tests.faults.rest import rested, warm_up
 
 SLOW = 1.0  # seconds a healthy peer may wait at most meanwhile
 IN_PROCESS_SLOW = 0.5

@@ -15,10 +15,11 @@ from tests.faults import badobjects, raw
 from tests.faults.badobjects import Case
 from tests.faults.campaign.crowds import echo_seconds, judge
 from tests.faults.campaign.fuzzing import Sender
-from tests.faults.campaign.run import PATIENT, Run, fault, warm_up
+from tests.faults.campaign.run import PATIENT, Run, fault
 from tests.faults.daemon import Daemon, merged
 from tests.faults.objects import element, new_uid
 from tests.faults.raw import CT, Connection, Ended, Request, p_data, pdv
+from tests.faults.rest import warm_up
 
 MB = 1 << 20
 BOMB_GROWTH, HUGE_GROWTH, CROWD_GROWTH = 64 * MB, 64 * MB, 256 * MB

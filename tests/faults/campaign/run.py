@@ -20,13 +20,11 @@ from typing import Any
 from tests.faults.campaign.findings import Finding, keep
 from tests.faults.checker import violations
 from tests.faults.cluster import Cluster
-from tests.faults.daemon import Daemon, Usage, merged
+from tests.faults.daemon import Daemon, merged
 from tests.faults.forks import ForkServer
 from tests.faults.objects import Instance
-from tests.faults.raw import CT, Connection, Request, role
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
-AT_ONCE = 12  # associations while warming up, so that each process has made what it makes once
 PATIENT = dict.fromkeys(("tls", "acse", "pdu", "dimse", "idle", "send"), "60s")
 PATIENCE_WITH_DISK = {"timeouts": {"idle": "30s", "dimse": "30s", "pdu": "30s"}}
 
@@ -191,35 +189,6 @@ class Run:
         if self.seams:
             options.setdefault("patience", 1.0)  # a violation is what is wanted
         return violations(daemon, acknowledged, **options)
-
-
-def warm_up(daemon: Daemon) -> Usage:
-    """Let each process do everything once; what is held then is the base."""
-    from tests.faults.objects import instance
-
-    request = Request(user=role(CT, True, True))
-    open_ones = [Connection(daemon.port).associate(request) for _ in range(AT_ONCE)]
-    for each in open_ones:
-        one = instance()
-        assert each.store(CT, one.uid, one.data) == 0
-    for each in open_ones:
-        each.release()
-    assert daemon.echo() == 0
-    return rested(daemon)
-
-
-def rested(daemon: Daemon) -> Usage:
-    """The usage once no thread ends any more."""
-    from tests.faults.daemon import wait_until
-
-    seen = [daemon.usage()]
-
-    def same() -> bool:
-        seen.append(daemon.usage())
-        return len(seen) > 6 and len({(u.threads, u.descriptors) for u in seen[-6:]}) == 1
-
-    wait_until(same, 10, "the daemon does not come to rest", pause=0.05)
-    return seen[-1]
 
 
 def percentile(values: Sequence[float], part: float) -> float:
