@@ -37,7 +37,7 @@ def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
     for check in (
         titles, limits, listeners, client_certificates, peers, routes, syncs, coercions, receivers, notified, kept,
-        volumes, notices,
+        volumes, notices, prefetches,
     ):  # fmt: skip
         yield from check(config, reading)
 

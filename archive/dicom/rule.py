@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from archive.dicom.attributes import BY_TAG, Attribute, Key, Level
 from archive.dicom.expression import And, Compare, Expression, Not, Or, parse_expression
+from archive.dicom.worklist import BY_KEYWORD as OF_ORDERS
 
 # What rules can ask besides attributes, and what it means.
 WORDS: Mapping[str, str] = {
@@ -35,6 +36,12 @@ _NUMERIC = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"
 def parse_rule(text: str) -> Expression | None:
     """The rule a text says, None for the empty one; raises ConfigurationError naming the column."""
     return parse_expression(text, words=_WORDS) if text.strip() else None
+
+
+def parse_order_rule(text: str) -> Expression | None:
+    """A rule that asks of orders as well: it knows the attributes of the modality worklist besides."""
+    words = {**_WORDS, **{keyword: (row,) for keyword, row in OF_ORDERS.items()}}
+    return parse_expression(text, words=words) if text.strip() else None
 
 
 def holds(rule: Expression | None, facts: Facts) -> bool:

@@ -104,9 +104,9 @@ def test_a_configuration_cannot_be_changed(configured: Configured) -> None:
         configured("").ae.title = "OTHER"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("text", ["web:\ncoerce: []\nstorage: {compress: []}\n", "prefetch: ~\n"])
+@pytest.mark.parametrize("text", ["web:\ncoerce: []\nstorage: {compress: []}\n", "web: ~\n"])
 def test_what_is_not_available_may_be_empty(configured: Configured, text: str) -> None:
-    assert configured(text).prefetch is None
+    assert configured(text).web is None
 
 
 @pytest.mark.parametrize(

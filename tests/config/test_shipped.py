@@ -17,6 +17,7 @@ from archive.config.keeping import CompressRule
 from archive.config.kinds import Later, Reading
 from archive.config.mpps import StepRule
 from archive.config.notify import NotifyRule, NotifyTo, Smtp
+from archive.config.prefetch import PrefetchRule, Priors
 from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
 from archive.config.retention import RetentionRule
@@ -33,7 +34,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
 IN_REMARKS = (
     TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver, Sync,
-    RetentionRule, VolumeEntry, NotifyRule, NotifyTo, Smtp,
+    RetentionRule, VolumeEntry, NotifyRule, NotifyTo, Smtp, PrefetchRule, Priors,
 )  # fmt: skip
 
 

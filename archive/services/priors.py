@@ -1,0 +1,287 @@
+"""Priors of a patient: who has which, whether they are of the same patient, and which are the best.
+
+Rules that hold here: a Patient ID alone proves nothing, an answer that contradicts what is known of the patient is
+somebody else's; a study counts once, whoever has it; a peer that fails is told of and keeps nobody else's answers away;
+of each peer no more is taken than a limit, and in a bounded time.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+from archive.dicom.attributes import Level
+from archive.dicom.bodyparts import PAIRED
+from archive.dicom.names import same_name
+from archive.dicom.temporal import canonical_date
+from archive.errors import ArchiveError, NotPossible
+from archive.services.relevance import DAY, Examination, Verdict, Wish, choose, judge
+
+HERE = ""  # the archive itself, as somebody to ask
+MOST_ANSWERS = 10_000  # studies of one patient at one peer; more is no patient
+PATIENCE = 120.0  # seconds for all answers of one peer to one question
+DETAILED = 30  # studies whose series are asked for, the likeliest first: each is a question more
+LONGEST_ID = 64  # VR LO, PS3.5 table 6.2-1
+_WILD = re.compile(r"[*?\\\x00-\x1f]")  # a Patient ID with one of these would ask for others as well
+
+STUDY_KEYS = (
+    "StudyInstanceUID", "StudyDate", "StudyDescription", "ModalitiesInStudy", "PatientID", "PatientName",
+    "PatientBirthDate", "PatientSex", "IssuerOfPatientID", "NumberOfStudyRelatedInstances",
+)  # fmt: skip
+_CODES = {"ProcedureCodeSequence": [{"CodeValue": "", "CodingSchemeDesignator": ""}]}
+SERIES_KEYS = (
+    "SeriesInstanceUID", "Modality", "BodyPartExamined", "Laterality", "SeriesDescription", "ProtocolName",
+)  # fmt: skip
+
+Answer = Mapping[str, Any]  # keyword -> text, or the items of a sequence
+Ask = Callable[[str, Level, Mapping[str, Any]], Generator[Answer, None, None]]
+"""Asks a source (a peer's AE title, or HERE); raises ArchiveError, also while it is gone through."""
+
+
+class Patient(NamedTuple):
+    """What is known of whose priors are wanted."""
+
+    id: str
+    issuer: str = ""
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+    @classmethod
+    def of(cls, values: Answer, issuer: str = "") -> Patient:
+        """From attributes; an ID with its issuer behind it, as HL7 writes them, is taken apart."""
+        given, said = text(values, "PatientID"), text(values, "IssuerOfPatientID")
+        if "^" in given:
+            parts = given.split("^")
+            given, said = parts[0], said or (parts[3].partition("&")[0] if len(parts) > 3 else "")
+        birth = canonical_date(text(values, "PatientBirthDate")) or ""
+        return cls(given, said or issuer, text(values, "PatientName"), birth, text(values, "PatientSex"))
+
+
+def stranger(patient: Patient, other: Patient) -> str:
+    """Why an answer is of another patient, or of nobody knows whom; empty when it is of this one."""
+    if patient.id != other.id:
+        return "other patient: Patient ID"
+    if patient.issuer and other.issuer and patient.issuer != other.issuer:
+        return "other patient: issuer of the Patient ID"
+    if patient.birth_date and other.birth_date and patient.birth_date != other.birth_date:
+        return "other patient: birth date"
+    if not same_name(patient.name, other.name):
+        return "other patient: name"
+    if {patient.sex, other.sex} == {"M", "F"}:
+        return "other patient: sex"
+    proofs = ((patient.issuer, other.issuer), (patient.birth_date, other.birth_date), (patient.name, other.name))
+    return "" if any(mine and theirs for mine, theirs in proofs) else "nothing but the Patient ID says whose it is"
+
+
+def codes(values: Answer, keyword: str) -> list[str]:
+    """The codes of a sequence with their schemes."""
+    items = values.get(keyword)
+    found = [each for each in items if isinstance(each, Mapping)] if isinstance(items, list | tuple) else []
+    return [f"{text(each, 'CodingSchemeDesignator')}:{code}" for each in found if (code := text(each, "CodeValue"))]
+
+
+def text(values: Answer, keyword: str) -> str:
+    value = values.get(keyword)
+    return "" if value is None or isinstance(value, list | tuple) else str(value).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A study of the patient's, by one source's answer."""
+
+    source: str
+    examination: Examination
+    instances: int | None  # that the source has, None when it does not say
+    stranger: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate and what is thought of it; ``here`` is how many of its instances the archive has."""
+
+    candidate: Candidate
+    verdict: Verdict
+    here: int = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        return not self.verdict.against
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the archive has all of it, as far as the source's count tells."""
+        number = self.candidate.instances
+        return bool(self.here) and (not self.candidate.source or (number is not None and number <= self.here))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The candidates in the order of their relevance, and which sources failed, with the reason."""
+
+    judged: tuple[Judged, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Priors:
+    """Looks for priors; what a source said of a patient is remembered as long as the object is."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        issuers: Mapping[str, str],
+        here: Callable[[str], int],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``issuers`` are of the Patient IDs in a source's data sets that name none, ``here`` counts instances."""
+        self._ask = ask
+        self._issuers = issuers
+        self._here = here
+        self._monotonic = monotonic
+        self._known: dict[tuple[str, Patient, float | None], list[Candidate]] = {}
+
+    def look(
+        self, patient: Patient, coming: Examination, wish: Wish, sources: Sequence[str], today: date
+    ) -> Found:
+        """Ask the archive itself and then the sources, and judge what they have."""
+        if not patient.id or len(patient.id) > LONGEST_ID or _WILD.search(patient.id):
+            raise NotPossible("the Patient ID cannot be asked for")
+        found: dict[str, list[Candidate]] = {}
+        failed: dict[str, str] = {}
+        for source in (HERE, *sources):
+            try:
+                for each in self._of(source, patient, wish.within, today):
+                    found.setdefault(each.examination.study_uid, []).append(each)
+            except ArchiveError as error:
+                failed[source] = str(error)
+        candidates = [_best(each) for each in found.values()]
+        return Found(tuple(self._judged(candidates, coming, wish, today, failed)), failed)
+
+    def _of(self, source: str, patient: Patient, within: float | None, today: date) -> list[Candidate]:
+        key = (source, patient, within)
+        if key not in self._known:
+            keys: dict[str, Any] = dict.fromkeys(STUDY_KEYS, "") | _CODES | {"PatientID": patient.id}
+            if within is not None:
+                keys["StudyDate"] = f"{_since(today, within)}-"
+            answers = self._answers(source, Level.STUDY, keys)
+            issuer = self._issuers.get(source, "")
+            self._known[key] = [_candidate(source, each, patient, issuer) for each in answers]
+        return self._known[key]
+
+    def _answers(self, source: str, level: Level, keys: Mapping[str, Any]) -> list[Answer]:
+        """Some answers of a source; a peer that would go on for ever is left."""
+        end = self._monotonic() + PATIENCE
+        found: list[Answer] = []
+        with closing(self._ask(source, level, keys)) as answers:
+            for each in answers:
+                found.append(each)
+                if len(found) == MOST_ANSWERS or self._monotonic() > end:
+                    break
+        return found
+
+    # -- judging ----------------------------------------------------------------------------------
+
+    def _judged(
+        self, candidates: Sequence[Candidate], coming: Examination, wish: Wish, today: date, failed: dict[str, str]
+    ) -> Iterator[Judged]:
+        known = {each.examination.study_uid: each for each in candidates}
+        for uid in _to_detail(candidates, coming, wish, today):
+            try:
+                known[uid] = self._detailed(known[uid])
+            except ArchiveError as error:
+                failed[known[uid].source] = str(error)
+        verdicts = [_verdict(each, coming, wish, today) for each in known.values()]
+        for verdict in choose(verdicts, wish.most):
+            uid = verdict.prior.study_uid
+            yield Judged(known[uid], verdict, self._here(uid) if not verdict.against else 0)
+
+    def _detailed(self, candidate: Candidate) -> Candidate:
+        """With what the series say."""
+        uid = candidate.examination.study_uid
+        keys = {**dict.fromkeys(SERIES_KEYS, ""), "StudyInstanceUID": uid}
+        series = self._answers(candidate.source, Level.SERIES, keys)
+        return replace(candidate, examination=_with_series(candidate.examination, series))
+
+
+def _to_detail(candidates: Iterable[Candidate], coming: Examination, wish: Wish, today: date) -> list[str]:
+    """The studies that nothing speaks against yet and whose series could, the likeliest first."""
+    asked = []
+    for each in candidates:
+        lacking = _lacking(each.examination, coming, wish)
+        if lacking:
+            same = tuple(name for name in wish.same if name not in lacking)
+            modalities = frozenset() if "modality" in lacking else wish.modalities
+            verdict = _verdict(each, coming, replace(wish, same=same, modalities=modalities), today)
+            if not verdict.against:
+                asked.append(verdict)
+    return [verdict.prior.study_uid for verdict in choose(asked, DETAILED)[:DETAILED]]
+
+
+def _lacking(examination: Examination, coming: Examination, wish: Wish) -> set[str]:
+    """In which respects a study's own attributes do not say what would be compared."""
+    found = set()
+    if coming.parts and not examination.parts:
+        found.add("body_part")
+    if (coming.modalities or wish.modalities) and not examination.modalities:
+        found.add("modality")
+    if coming.side and not examination.side and (examination.parts & PAIRED or not examination.parts):
+        found.add("laterality")
+    return found
+
+
+def _verdict(candidate: Candidate, coming: Examination, wish: Wish, today: date) -> Verdict:
+    if candidate.stranger:
+        return Verdict(candidate.examination, against=candidate.stranger)
+    return judge(coming, candidate.examination, wish, today)
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate:
+    """Of one study's candidates that of the peer that has most of it; the archive's own when nobody else has it."""
+    others = [each for each in candidates if each.source and not each.stranger] or candidates
+    return max(others, key=lambda each: each.instances or 0)
+
+
+def _candidate(source: str, answer: Answer, patient: Patient, issuer: str) -> Candidate:
+    number = text(answer, "NumberOfStudyRelatedInstances")
+    return Candidate(
+        source,
+        Examination.of(
+            text(answer, "StudyInstanceUID"),
+            canonical_date(text(answer, "StudyDate")) or "",
+            text(answer, "ModalitiesInStudy").split("\\"),
+            procedures=codes(answer, "ProcedureCodeSequence"), descriptions=[text(answer, "StudyDescription")],
+        ),
+        int(number) if number.isascii() and number.isdigit() else None,
+        stranger(patient, Patient.of(answer, issuer)),
+    )
+
+
+def _with_series(examination: Examination, series: Iterable[Answer]) -> Examination:
+    answers = list(series)
+
+    def said(*keywords: str) -> list[str]:
+        return [value for each in answers for keyword in keywords if (value := text(each, keyword))]
+
+    below = Examination.of(
+        examination.study_uid, body_parts=said("BodyPartExamined"), sides=said("Laterality"),
+        descriptions=said("SeriesDescription", "ProtocolName"),
+    )  # fmt: skip
+    return replace(
+        examination,
+        modalities=examination.modalities or frozenset(said("Modality")),
+        parts=examination.parts or below.parts,
+        side=examination.side or below.side,
+    )
+
+
+def _since(today: date, within: float) -> str:
+    try:
+        return f"{today - timedelta(days=within // DAY):%Y%m%d}"
+    except OverflowError:
+        return "19000101"
