@@ -7,11 +7,12 @@ not as there are tasks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from archive.index.database import Database, Session
+from archive.index.database import Database, Row, Session
 from archive.index.described import Described, described
 from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
 from archive.index.tasks import NAMES, PRIORITIES, REASON_LENGTH, task_of
@@ -105,7 +106,7 @@ SELECT lane, {", ".join(
     f" AND priority = {priority})" for priority in PRIORITIES
 )} FROM walk WHERE lane IS NOT NULL
 """
-_SET = "UPDATE task SET lease_until = NULL, {changes} WHERE {ids} AND owner = ? AND state = 'leased' RETURNING id"
+_SET = "UPDATE task SET lease_until = NULL, {changes} WHERE {ids} AND owner = ? AND state = 'leased' RETURNING id, kind, lane"
 _CHANGES = {
     State.DONE: "state = 'done', ready = NULL, finished = ?, reason = ?",
     State.FAILED: "state = 'failed', ready = NULL, finished = ?, reason = ?",
@@ -123,11 +124,16 @@ _STORED = (
 )
 
 
+Failed = Callable[[str, str, str, int], None]
+"""Told kind, lane, reason and number."""
+
+
 class Queue:
     """The tasks of one database in lanes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.failed: Failed | None = None  # told of tasks that failed for good, after the commit
 
     # -- for workers ----------------------------------------------------------------------------
 
@@ -146,13 +152,23 @@ class Queue:
         for each in outcomes:
             groups.setdefault(replace(each, id=0, reason=each.reason[:REASON_LENGTH]), []).append(each.id)
 
-        def work(session: Session) -> set[int]:
-            found = {key for group, ids in groups.items() for key in _settle(session, owner, now, group, ids)}
+        def work(session: Session) -> list[tuple[Settled, Row]]:
+            found = [(to, row) for to, ids in groups.items() for row in _settle(session, owner, now, to, ids)]
             for task in add:
                 insert_task(session, task, now)
             return found
 
-        return self._database.transact(work, durable=False)
+        settled = self._database.transact(work, durable=False)
+        if self.failed is not None:
+            for (to, kind, lane), number in Counter((to, *row[1:]) for to, row in settled).items():
+                if to.state is State.FAILED:
+                    self.failed(kind, lane, to.reason, number)
+        return {int(row[0]) for _, row in settled}
+
+    def rewrite(self, owner: str, key: int, payload: str) -> None:
+        """Another payload (JSON) for a task that its owner works on."""
+        sql = "UPDATE task SET payload = ? WHERE id = ? AND owner = ? AND state = 'leased'"
+        self._database.transact(lambda session: session.run(sql, (payload, key, owner)), durable=False)
 
     def release(self, owner: str, ids: Collection[int] | None = None) -> int:
         """Give leases back as if they had never been; without ``ids`` all of an owner."""
@@ -203,7 +219,10 @@ class Queue:
             " AND (state = 'waiting' OR ready <= ?) LIMIT ?)"
         )
         values = (now, reason[:REASON_LENGTH], kind, lane, before, now, PIECE)
-        return self._database.transact(lambda session: session.run(sql, values), durable=False)
+        number = self._database.transact(lambda session: session.run(sql, values), durable=False)
+        if number and self.failed is not None:
+            self.failed(kind, lane, reason, number)
+        return number
 
     def recall(self, kind: str, now: float, reason: str) -> int:
         """Some tasks that were put off for ``reason`` (how it begins) are due now; how many, 0 when none is left."""
@@ -360,8 +379,8 @@ class _Piece:
         return [int(row[0]) for row in rows]
 
 
-def _settle(session: Session, owner: str, now: float, to: Settled, ids: Sequence[int]) -> list[int]:
-    """Tasks with one outcome."""
+def _settle(session: Session, owner: str, now: float, to: Settled, ids: Sequence[int]) -> list[Row]:
+    """Tasks with one outcome: id, kind and lane of each."""
     changes = _CHANGES[to.state] + ("" if to.counted else ", attempts = attempts - 1")
     values: list[Any] = [to.due, to.due, to.reason] if to.state is State.WAITING else [now, to.reason]
     if to.kind:
@@ -372,5 +391,5 @@ def _settle(session: Session, owner: str, now: float, to: Settled, ids: Sequence
         changes += ", payload = ?"
         values.append(to.payload)
     sql = _SET.format(changes=changes, ids=session.dialect.among.format(column="id"))
-    return [int(row[0]) for row in session.rows(sql, (*values, session.dialect.listed(list(ids)), owner))]
+    return session.rows(sql, (*values, session.dialect.listed(list(ids)), owner))
 

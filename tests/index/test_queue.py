@@ -106,6 +106,18 @@ def test_what_has_waited_too_long_for_its_destination_fails(index: Index) -> Non
     assert (task.payload["sop"], task.reason, task.finished) == ("old", "not reached", 60.0)
 
 
+def test_what_nobody_holds_any_more_has_waited_too(index: Index) -> None:
+    """Its owner died on another machine, or nobody could tell that it had."""
+    add(index, "a")
+    assert leased(index) == ["a"]
+    lease_until = index.tasks()[0].lease_until
+    assert lease_until is not None
+    assert index.queue.expire("deliver", "WS1", 20.0, lease_until - 0.1, "not reached") == 0
+    assert index.queue.expire("deliver", "WS1", 20.0, lease_until, "not reached") == 1
+    (task,) = index.tasks()
+    assert (task.state, task.reason, task.lease_until) == (State.FAILED, "not reached", None)
+
+
 def test_a_lane_is_held_up_and_its_workers_hear_of_it(index: Index) -> None:
     assert index.queue.lane("WS1").paused is None
     wakes: Wakes = index.listen()
