@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from archive.app import field_map
 from archive.app.matching import matching_of
-from archive.app.store import index_of
+from archive.app.store import causes, index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.cli.corrections import opened
 from archive.config import Config
@@ -24,6 +24,7 @@ from archive.errors import ArchiveError
 from archive.hl7.dryrun import explained
 from archive.index import Index, open_index
 from archive.index.ordervalues import KeptMessage, OrderSummary
+from archive.services.causes import Causes
 from archive.services.matching import Candidate, Matching
 from archive.services.orders import Orders
 from archive.services.worklist import View, Worklist
@@ -226,7 +227,7 @@ def worklist(options: argparse.Namespace) -> int:
     config = configuration(options)
     index = open_index(config.index.url)
     if options.action == "import":
-        return _import(options, index)
+        return _import(options, index, causes(config))
     section = config.worklist
     ahead = section.days_ahead if options.days is None else options.days
     view = View(options.station, options.modality, (), section.days_back, ahead)
@@ -249,11 +250,11 @@ def _step(above: Mapping[str, Any], step: Mapping[str, Any]) -> Mapping[str, Any
     }
 
 
-def _import(options: argparse.Namespace, index: Index) -> int:
+def _import(options: argparse.Namespace, index: Index, caused: Causes) -> int:
     if options.folder is None or not options.folder.is_dir():
         warn("name a folder of worklist files")
         return 2
-    desk = Orders(index)
+    desk = Orders(index, caused)
     taken, refused = 0, list[dict[str, str]]()
     for path, problem in _imported(desk, list(worklist_files(options.folder))):
         taken += not problem

@@ -32,7 +32,8 @@ class Orders:
         """Carry a message out; durable when it returns. Raises IndexUnavailable."""
         told = Event(MESSAGE, _facts({}), message.received, details={"kind": message.kind, "content": message.content})
         caused = [*self._causes.tasks(told)]
-        caused += [task for change in orders if change.saves for task in self._caused(change, message.received)]
+        saved, now = [change for change in orders if change.saves], message.received
+        caused += [task for change in saved for task in self._caused(change, now, message=True)]
         return self._index.orders.apply(message, orders, patients, [*tasks, *caused])
 
     def refuse(self, message: NewMessage) -> None:
@@ -43,14 +44,14 @@ class Orders:
         """An order that came by no message."""
         self._index.orders.save(change, now, self._caused(change, now))
 
-    def _caused(self, change: OrderChange, when: float) -> Sequence[Any]:
+    def _caused(self, change: OrderChange, when: float, *, message: bool = False) -> Sequence[Any]:
         if not self._causes.has(ORDER):
             return ()
         values = {**change.defaults, **change.attributes}
         for step in change.steps:
             values |= {**step.defaults, **step.attributes}
         # An order that is there keeps the Study Instance UID it has: it is found again by its numbers as well.
-        details = {"keys": asdict(change.keys)}
+        details = {"keys": asdict(change.keys), "message": message}
         uid = _text(values, "StudyInstanceUID")
         return self._causes.tasks(Event(ORDER, _facts(values), when, study_uid=uid, details=details))
 
