@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from archive.app.acceptor import destinations
+from archive.app.retention import trouble
 from archive.app.store import index_of
 from archive.config import Complaint, Config, Peer, certificates
 from archive.config.words import VERBS
@@ -151,7 +152,7 @@ class _Whole(_Doctor):
 
     def parts(self) -> tuple[Callable[[], Iterable[Finding]], ...]:
         here = (self.warnings, self.certificates, self.listeners, self.disk)
-        return (*here, self.echo, self.queue, self.failures, self.people, self.callers)
+        return (*here, self.echo, self.queue, self.failures, self.people, self.callers, self.retention)
 
     def certificates(self) -> Iterator[Finding]:
         """That of the HL7 port where it has its own; the warnings tell of all others."""
@@ -189,6 +190,9 @@ class _Whole(_Doctor):
 
     def callers(self) -> Iterator[Finding]:
         yield from self.refused(each for each in self.index().callers() if each.last >= self.since)
+
+    def retention(self) -> Iterator[Finding]:
+        yield from trouble(self.index(), lambda: self.now)
 
 
 # -- values of what was configured and seen ----------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from archive.app.deletion import deletion_of
 from archive.app.store import Archive
@@ -14,11 +14,13 @@ from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.proof import ByCommitment, ByQuery
 from archive.index import Index, StoredInstance
+from archive.services.alarms import Raise, nobody
 from archive.services.disposal import Disposal, OldVersions, Rounds
+from archive.services.doctor import Finding
 from archive.services.retention import Looking, Need, Policy, Rule
 from archive.services.schedule import Schedule
 from archive.services.steadyclock import SteadyClock
-from archive.services.watermarks import Marks, Watermarks
+from archive.services.watermarks import Marks, Watermarks, crossed
 from archive.storage.local import Volume
 from archive.workers.retention import Retire, WatchSpace
 from archive.workers.worker import Worker
@@ -55,8 +57,9 @@ def looking_of(index: Index, config: Config, clock: Clock = time.time) -> Lookin
 
 
 def retire_of(
-    index: Index, volume: Volume, config: Config, clock: Clock = time.time, *, always: bool = False
-) -> Retire:
+    index: Index, volume: Volume, config: Config, clock: Clock = time.time, *, always: bool = False,
+    raise_alarm: Raise = nobody,
+) -> Retire:  # fmt: skip
     """What carries retention out, in its hours or ``always``."""
     policy, settings = policy_of(config), config.deletion
     rounds = Rounds(index, policy, per_day=settings.max_per_day, clock=clock)
@@ -67,8 +70,19 @@ def retire_of(
     hours = Schedule([settings.window] if settings.window and not always else [])
     return Retire(
         index, rounds, disposal, OldVersions(index, settings.versions, clock), SteadyClock(index, clock),
-        hours=hours, clock=clock,
+        hours=hours, clock=clock, raise_alarm=raise_alarm,
     )  # fmt: skip
+
+
+def trouble(index: Index, clock: Clock = time.time) -> Iterator[Finding]:
+    """What a person should know of: a clock that is not believed, and a file system that fills up."""
+    if doubt := SteadyClock(index, clock).doubt(note=False):
+        yield Finding("retention", f"nothing is deleted by rules: {doubt}", "archive retention clock --right, if it is")
+    found = crossed(index)
+    for name, since in found.since.items():
+        days = (clock() - since) / 86400
+        remedy = "more room, or rules of retention that let studies go (archive retention)"
+        yield Finding(f"storage.watermarks.{name}", f"is crossed since {days:.1f} days", remedy)
 
 
 def marks_of(config: Config) -> Marks:
@@ -78,13 +92,13 @@ def marks_of(config: Config) -> Marks:
 
 def retire(archive: Archive, config: Config) -> Iterable[Worker]:
     """Always: without rules too, for what rules of yesterday have left in the queue, and for the watermarks."""
-    yield retire_of(archive.index, archive.volume, config)
+    yield retire_of(archive.index, archive.volume, config, raise_alarm=archive.alarm)
     marks = marks_of(config)
     if marks.warn or marks.purge or marks.refuse:
         steady = SteadyClock(archive.index, time.time)
         yield WatchSpace(
             Watermarks(
                 archive.index, archive.volume.root, marks, policy_of(config), clock=time.time,
-                believed=lambda: not steady.doubt(),
+                believed=lambda: not steady.doubt(note=False), raise_alarm=archive.alarm,
             )
         )  # fmt: skip

@@ -15,7 +15,7 @@ from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.index import held, versions
 from archive.index.database import Database, Row, Session
 from archive.index.deletion import lay_tombstones
-from archive.index.instances import insert_task
+from archive.index.instances import WATCH, insert_task
 from archive.index.values import Location, NewTask
 
 RETIRE = "retire"  # kind of the task that deletes a study for a rule
@@ -112,8 +112,8 @@ class RetentionRows:
             among = session.dialect.among.format(column="study_uid")
             rows = session.rows(
                 f"SELECT DISTINCT study_uid, kind FROM task WHERE {among} AND study_uid <> '' AND ready IS NOT NULL"
-                " AND kind <> ? ORDER BY study_uid, kind",
-                (session.dialect.listed(list(uids)), RETIRE),
+                " AND kind NOT IN (?, ?) ORDER BY study_uid, kind",
+                (session.dialect.listed(list(uids)), RETIRE, WATCH),  # a study that is followed says so by its state
             )
             kinds: dict[str, tuple[str, ...]] = {}
             for uid, kind in rows:

@@ -122,7 +122,7 @@ class Rounds:
 
 
 def noted(verdict: Verdict) -> Due:
-    return Due(verdict.study_uid, verdict.rule, verdict.due or 0.0, verdict.then, "; ".join(verdict.why))
+    return Due(verdict.study_uid, verdict.rule, verdict.until, verdict.then, "; ".join(verdict.why))
 
 
 def task_for(verdict: Verdict, *, purge: str = "") -> NewTask:
@@ -177,8 +177,7 @@ class Disposal:
         why = self._why_not(verdict, purge) or self._lacking(verdict)
         if why:
             return self._kept(verdict, why)
-        assert verdict.due is not None
-        words = f"rule {verdict.rule}: was to be kept until {day_of(verdict.due)}" + (f"; {purge}" if purge else "")
+        words = f"rule {verdict.rule}: was to be kept until {day_of(verdict.until)}" + (f"; {purge}" if purge else "")
         who = by(ACTOR, words, f"{ACTOR}:{uid}:{int(task.created * 1e6)}")
         try:
             done = self._deletion.delete(uid, who, seen, rest=lambda count: self._sleep(self.pause(count)))
@@ -202,7 +201,7 @@ class Disposal:
 
     def _kept(self, verdict: Verdict, why: str) -> Outcome:
         if verdict.is_due(self._clock()):
-            due = Due(verdict.study_uid, verdict.rule, verdict.due or 0.0, verdict.then, why)
+            due = Due(verdict.study_uid, verdict.rule, verdict.until, verdict.then, why)
             self._rows.note([due], (), self._clock())
         else:
             self._rows.forget(verdict.study_uid)

@@ -51,7 +51,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of one study; ``due`` is None when it is kept for ever, ``why`` is what holds it up now."""
+    """What is said of one study; ``due`` is None when it is kept for ever, ``why`` is what holds it up now.
+
+    ``until`` is what the rule alone says: of those that are due it is the oldest that goes first.
+    """
 
     study_uid: str
     rule: str = ""
@@ -59,6 +62,7 @@ class Verdict:
     then: str = ""
     needs: tuple[Need, ...] = ()
     why: tuple[str, ...] = ()
+    until: float = 0.0
 
     def is_due(self, now: float) -> bool:
         return self.due is not None and self.due <= now
@@ -85,14 +89,9 @@ class Policy:
             return Verdict(study.uid)
         if rule.forever:
             return Verdict(study.uid, rule.name)
-        due = self._due(rule, study)
-        return Verdict(study.uid, rule.name, due, rule.then, rule.needs, tuple(_obstacles(study)))
-
-    def _due(self, rule: Rule, study: Candidate) -> float:
-        date = _midnight(study.study_date) if rule.by_date else None
-        if not rule.by_date:
-            return _later(study.updated, rule)
-        return max(_later(study.created if date is None else date, rule), study.updated + self._grace)
+        until = _until(rule, study)
+        due = max(until, study.updated + self._grace) if rule.by_date else until
+        return Verdict(study.uid, rule.name, due, rule.then, rule.needs, tuple(_obstacles(study)), until)
 
     def bounds(self, now: float) -> Bounds:
         """What a study must be older than so that any rule could have let it go: never too narrow."""
@@ -126,6 +125,13 @@ def _obstacles(study: Candidate) -> Iterator[str]:
         yield f"study is {state_of(study)}: images may still come"
     if study.tasks:
         yield f"tasks are open for it: {', '.join(study.tasks)}"
+
+
+def _until(rule: Rule, study: Candidate) -> float:
+    if not rule.by_date:
+        return _later(study.updated, rule)
+    date = _midnight(study.study_date)
+    return _later(study.created if date is None else date, rule)
 
 
 def _midnight(date: str) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from archive.errors import IndexUnavailable
 from archive.index import Index, Task
 from archive.index.retention import RETIRE
+from archive.services.alarms import BEGINS, OVER, TASK, Alarm, Raise, nobody
 from archive.services.disposal import Disposal, OldVersions, Rounds
 from archive.services.retention import DAY
 from archive.services.schedule import Schedule
@@ -22,6 +23,7 @@ from archive.workers.leases import owner_name, take_back
 log = logging.getLogger(__name__)
 
 LEASE = 3600.0  # seconds: the largest studies, and a peer that takes its time to promise
+ABOUT = "retention"  # of alarms
 REST = 0.05  # seconds between two looks, for those who read and write meanwhile
 AGAIN = 600.0  # seconds until what failed is tried again
 DOUBTING = 3600.0  # seconds between two looks at a clock that is not believed
@@ -36,7 +38,7 @@ class Retire:
 
     def __init__(
         self, index: Index, rounds: Rounds, disposal: Disposal, versions: OldVersions, steady: SteadyClock, *,
-        hours: Schedule, clock: Callable[[], float],
+        hours: Schedule, clock: Callable[[], float], raise_alarm: Raise = nobody,
     ) -> None:  # fmt: skip
         self._index = index
         self._rounds = rounds
@@ -45,6 +47,7 @@ class Retire:
         self._steady = steady
         self._hours = hours
         self._clock = clock
+        self._raise = raise_alarm
         self._owner = owner_name()
         self._first = True
         self._doubted = ""
@@ -70,6 +73,9 @@ class Retire:
         why = self._steady.doubt()
         if why and why != self._doubted:
             log.error("retention: nothing is deleted: %s; archive retention clock --right, if it is right now", why)
+            self._raise(Alarm(TASK, ABOUT, "nothing is deleted by rules", why, state=BEGINS))
+        if self._doubted and not why:
+            self._raise(Alarm(TASK, ABOUT, "rules delete again", state=OVER))
         self._doubted = why
         return bool(why)
 
