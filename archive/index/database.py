@@ -52,6 +52,10 @@ class Session(Protocol):
         """When this transaction is committed, wake the workers that wait for tasks of this kind."""
         ...
 
+    def take_turn(self, number: int) -> None:
+        """Wait, longer than for a statement, until nobody else has this turn, which ends with the transaction."""
+        ...
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         """Insert many rows in the fastest way the database has."""
         ...

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 CONNECTIONS = 30  # of PostgreSQL's default 100, so that three processes fit
 FIRST_PAGE, LAST_PAGE = 2, 500  # rows fetched at a time: the first at once, later ones in bulk
+TURN = 60.0  # seconds for a turn to come: arrivals of a busy minute go first, and a busy machine takes its time
 _GRACE = 0.5  # seconds by which the client waits longer than the server's own limit
 _TICK = 0.1
 _MIGRATION_LOCK = 0x4152_4348  # advisory lock: one migration at a time
@@ -75,13 +76,18 @@ def _limited(gen: PQGen[RV], patience: float) -> PQGen[RV]:
         return found
 
 
+def _limit(seconds: float, extent: str = "SESSION") -> str:
+    return f"SET {extent} statement_timeout = {int(seconds * 1000)}"
+
+
 class PostgresqlSession:
     """One connection in use."""
 
     dialect = POSTGRESQL
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
+        self._timeout = timeout
         self._queue: list[tuple[str, Parameters]] = []
         self._woken: set[str] = set()
 
@@ -116,6 +122,15 @@ class PostgresqlSession:
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return self._execute(sql, parameters).rowcount
+
+    def take_turn(self, number: int) -> None:
+        patience, self.connection.patience = self.connection.patience, TURN + _GRACE
+        try:
+            self.later(_limit(TURN, "LOCAL"))
+            self.row(f"SELECT pg_advisory_xact_lock({number})")
+        finally:
+            self.connection.patience = patience
+        self.later(_limit(self._timeout, "LOCAL"))
 
     def _flush(self) -> None:
         queue, self._queue = self._queue, []
@@ -156,11 +171,11 @@ class PostgresqlDatabase:
             )  # fmt: skip
             connection.patience = self._timeout + _GRACE
             connection.execute("SET synchronous_commit = on")
-            connection.execute(f"SET statement_timeout = {int(self._timeout * 1000)}")
+            connection.execute(_limit(self._timeout))
             connection.execute("SET jit = off")  # compiling costs more than any of these statements
             # Answers are wanted at once, not all as soon as possible: no sorting or hashing of everything before.
             connection.execute("SET cursor_tuple_fraction = 0.01")
-            return PostgresqlSession(connection)
+            return PostgresqlSession(connection, self._timeout)
 
     def _check_server(self, session: Session) -> None:
         encoding = session.row("SHOW server_encoding")
@@ -210,7 +225,7 @@ class PostgresqlDatabase:
 
     def migrate(self, work: Callable[[Session], T]) -> T:
         def alone(session: Session) -> T:
-            session.run("SET LOCAL statement_timeout = 0")
+            session.run(_limit(0.0, "LOCAL"))
             session.row(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             return work(session)
 

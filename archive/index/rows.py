@@ -75,8 +75,7 @@ def share_corrections(session: Session) -> None:
 
 def lock_corrections(session: Session) -> None:
     """Nobody else carries out an operation, or receives for something that is corrected, until the end."""
-    if session.dialect.name == "postgresql":
-        session.row(f"SELECT pg_advisory_xact_lock({_TURNS})")
+    session.take_turn(_TURNS)
 
 
 # -- values by keyword ----------------------------------------------------------------------------

@@ -96,6 +96,9 @@ class SqliteSession:
     def wake(self, kind: str) -> None:
         self.woken.add(kind)
 
+    def take_turn(self, number: int) -> None:
+        """There is one writer anyway."""
+
     def bulk(self, table: str, columns: Sequence[str], rows: Sequence[Parameters]) -> None:
         values = ", ".join("?" * len(columns))
         self.connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})", rows)

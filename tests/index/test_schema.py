@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,11 @@ import pytest
 from archive.errors import ConfigurationError, IndexUnavailable
 from archive.index import Index, NewTask, open_index
 from archive.index.copying import copy
-from archive.index.database import Session
+from archive.index.database import Row, Session
 from archive.index.index import open_database
 from archive.index.migrations import MIGRATIONS, migrate, version
 from archive.index.models import MODELS
+from tests.faults.daemon import wait_until
 from tests.index.made import arrival, found
 
 
@@ -277,4 +280,34 @@ def test_a_server_process_that_stopped_answering_is_left_for_another(postgresql:
         assert index.statistics().studies == 0
     finally:
         os.kill(pid, signal.SIGCONT)
+    index.close()
+
+
+def test_a_turn_is_waited_for_longer_than_any_statement(postgresql: Callable[[], str]) -> None:
+    index = open_index(postgresql(), statement_timeout=0.3)
+    held, over = threading.Event(), threading.Event()
+
+    def hold(session: Session) -> None:
+        session.take_turn(7)
+        held.set()
+        assert over.wait(60)
+
+    def waiting() -> bool:
+        sql = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return bool(index.database.read(lambda session: session.row(sql)))
+
+    def turn(session: Session) -> list[Row]:
+        session.take_turn(7)
+        return session.rows("SHOW statement_timeout")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(index.database.transact, hold)
+        assert held.wait(60)
+        second = pool.submit(index.database.transact, turn)
+        wait_until(waiting, 60)
+        time.sleep(0.5)  # longer than a statement may take
+        assert not second.done()
+        over.set()
+        first.result(60)
+        assert second.result(60) == [("300ms",)]
     index.close()
