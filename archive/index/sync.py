@@ -22,7 +22,7 @@ from archive.index.values import NewTask, State
 KEPT = 30  # runs of each sync
 _STUDY = (
     "s.study_instance_uid, s.study_date, s.number_of_series, s.number_of_instances, p.patient_id, p.patient_name,"
-    " s.state, s.arrivals, s.updated, a.agreed"
+    " s.state, s.arrivals, s.updated, a.agreed, a.instances"
 )
 _STUDIES = (
     "FROM study s JOIN patient p ON p.id = s.patient"
@@ -34,8 +34,8 @@ _IMAGES = (
 )
 _RUN = "id, name, peer, cause, plan, position, counts, words, started, finished"
 _AGREE = (
-    "INSERT INTO sync_agreed (study_uid, peer, agreed) VALUES (?, ?, ?)"
-    " ON CONFLICT (study_uid, peer) DO UPDATE SET agreed = excluded.agreed"
+    "INSERT INTO sync_agreed (study_uid, peer, agreed, instances) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (study_uid, peer) DO UPDATE SET agreed = excluded.agreed, instances = excluded.instances"
 )
 _DIFFERENCE = "run, study_uid, found, push, pull, waiting, remaining, details"
 _FOUND = (
@@ -46,7 +46,7 @@ _FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class OurStudy:
-    """A study as the index has it; ``agreed`` is when it was last equal with the peer's."""
+    """A study as the index has it; ``agreed`` is when it was last equal with the peer's, and how many images both had."""
 
     uid: str
     date: str
@@ -58,6 +58,7 @@ class OurStudy:
     arrivals: int
     updated: float
     agreed: float | None
+    agreed_instances: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Step:
     position: Mapping[str, Any]
     counts: Mapping[str, int]  # of this step
     differences: Sequence[Difference] = ()
-    agreed: Mapping[str, float] = field(default_factory=dict)  # studies, and when they were looked at
+    agreed: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # study -> when it was looked at, images
     tasks: Sequence[NewTask] = ()
     words: str = ""
     finished: bool = False
@@ -273,8 +274,8 @@ class SyncRows:
         for each in step.differences:
             numbers = (each.push, each.pull, int(each.waiting), each.remaining)
             session.later(_FOUND, (run, each.study_uid, now, *numbers, json.dumps(dict(each.details))))
-        for uid, when in step.agreed.items():
-            session.later(_AGREE, (uid, known[0], when))
+        for uid, (when, instances) in step.agreed.items():
+            session.later(_AGREE, (uid, known[0], when, instances))
         for task in step.tasks:
             insert_task(session, task, now)
 

@@ -46,6 +46,7 @@ class SyncAgreed(peewee.Model):
     study_uid = peewee.TextField()
     peer = peewee.TextField()
     agreed = peewee.DoubleField()
+    instances = peewee.BigIntegerField()  # how many both had
 
     class Meta:
         table_name = "sync_agreed"

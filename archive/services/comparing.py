@@ -107,8 +107,8 @@ def patients(ours: OurStudy, theirs: TheirStudy) -> str:
 
 
 def judge(
-    plan: Plan, peer: Collection[str], ours: OurStudy | None, here: Sequence[OurImage], there: Mapping[str, str],
-    known: Known,
+    plan: Plan, peer: Collection[str], study_uid: str, ours: OurStudy | None, here: Sequence[OurImage],
+    there: Mapping[str, str], known: Known,
 ) -> Verdict:  # fmt: skip
     """What becomes of the images of one study: ``here``, and ``there`` with their series.
 
@@ -116,27 +116,29 @@ def judge(
     """
     verdict = Verdict()
     mine = {image.uid for image in here}
+    # Equal numbers were no proof of the same images, but fewer than were agreed on are.
+    fewer = ours is not None and len(there) < (ours.agreed_instances or 0)
+    agreed = (ours.agreed or 0.0) if ours is not None and fewer else 0.0
     for image in here:
         if image.uid not in there:
-            _missing_there(plan, peer, ours, image, known.fates.get(image.uid), verdict)
+            was_there = image.source in peer or image.received <= agreed
+            _missing_there(plan, was_there, image, known.fates.get(image.uid), verdict)
     by_series: dict[str, set[str]] = {}
     for uid, series in there.items():
         if uid not in mine:
             by_series.setdefault(series, set()).add(uid)
     for series, uids in by_series.items():
-        _missing_here(plan, ours.uid if ours else "", series, uids, known, verdict)
+        _missing_here(plan, study_uid, series, uids, known, verdict)
     return verdict
 
 
 def _missing_there(
-    plan: Plan, peer: Collection[str], ours: OurStudy | None, image: OurImage, fate: tuple[State, str] | None,
-    verdict: Verdict,
-) -> None:  # fmt: skip
+    plan: Plan, was_there: bool, image: OurImage, fate: tuple[State, str] | None, verdict: Verdict
+) -> None:
     state, reason = fate or (None, "")
-    was_there = image.source in peer or state is State.DONE or image.received <= ((ours and ours.agreed) or 0.0)
     if image.damage:
         verdict.leave(1, "missing there, and damaged here")
-    elif was_there and not plan.gone:
+    elif (was_there or state is State.DONE) and not plan.gone:
         verdict.leave(1, "was there and is gone")
     elif state is State.FAILED and not is_worth_another_try(reason):
         verdict.leave(1, f"missing there, was refused: {reason}")

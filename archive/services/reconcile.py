@@ -97,7 +97,7 @@ class _Gathered:
 
     counts: Counter[str] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
-    agreed: dict[str, float] = field(default_factory=dict)
+    agreed: dict[str, tuple[float, int]] = field(default_factory=dict)
     tasks: list[NewTask] = field(default_factory=list)
 
 
@@ -310,7 +310,7 @@ class Reconciliation:
     def _equal(self, ours: OurStudy | None, gathered: _Gathered) -> None:
         gathered.counts["equal"] += 1
         if ours is not None and (ours.agreed is None or ours.agreed < ours.updated):
-            gathered.agreed[ours.uid] = self._moment
+            gathered.agreed[ours.uid] = (self._moment, ours.instances)
 
     # -- images ---------------------------------------------------------------------------------
 
@@ -330,12 +330,16 @@ class Reconciliation:
                 return
         elif theirs is not None:
             there = {image.uid: image.series_uid for image in here}
-        verdict = judge(plan, self._terms.titles, ours, here, there, self._known(plan, ours, theirs, here, there))
+        known = self._known(plan, ours, theirs, here, there)
+        uid = ours.uid if ours else theirs.uid if theirs else ""
+        verdict = judge(plan, self._terms.titles, uid, ours, here, there, known)
         if not verdict.words and not words:
-            gathered.counts["miscounted"] += not same and mine.whole and theirs is not None and ours is not None
+            if not same and mine.whole and theirs is not None and ours is not None:
+                gathered.counts["miscounted"] += 1
             self._equal(ours if mine.whole else None, gathered)
             return
-        gathered.counts["patients"] += bool(words)
+        if words:
+            gathered.counts["patients"] += 1
         self._add(gathered, difference(ours, theirs, verdict, len(there), words=words))
         if not plan.dry:
             gathered.tasks += self._tasks(ours, theirs, verdict)

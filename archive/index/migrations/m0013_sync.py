@@ -19,7 +19,7 @@ def statements() -> Iterator[str]:
         " details {text} NOT NULL, PRIMARY KEY (run, study_uid))"
     )
     yield (
-        "CREATE TABLE sync_agreed (study_uid {text} NOT NULL, peer {text} NOT NULL, agreed {real} NOT NULL,"
+        "CREATE TABLE sync_agreed (study_uid {text} NOT NULL, peer {text} NOT NULL, agreed {real} NOT NULL, instances {int} NOT NULL,"
         " PRIMARY KEY (study_uid, peer))"
     )
     yield (
