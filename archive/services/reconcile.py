@@ -180,9 +180,11 @@ class Reconciliation:
         """The peer's studies of a span, or of the later part of it if they are too many, and where that begins."""
         while True:
             later = self._later(since, until)
-            asked = questions.between(since, until, MOST if later else 0)
-            found = {each.uid: each for each in asked if _within(each.date, since, until)}
-            if not later or len(found) < MOST:
+            found, number = {}, 0
+            for number, each in enumerate(questions.between(since, until, MOST if later else 0), 1):
+                if _within(each.date, since, until):
+                    found[each.uid] = each
+            if not later or number < MOST:
                 return since, found
             since = later
 
