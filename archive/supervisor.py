@@ -47,7 +47,15 @@ class Child:
 class Supervisor:
     """Runs `children` until SIGTERM or SIGINT; `reload` is called on SIGHUP, before the children get it."""
 
-    def __init__(self, children: list[tuple[str, Main]], reload: Callable[[], bool], drain: float = DRAIN) -> None:
+    def __init__(
+        self,
+        children: list[tuple[str, Main]],
+        reload: Callable[[], bool],
+        drain: float = DRAIN,
+        died: Callable[[str, str], None] = lambda name, how: None,
+    ) -> None:
+        """``died`` is told when a child ended by itself, and how; it must neither block nor fail."""
+        self._died = died
         self._children = [Child(name, main) for name, main in children]
         self._reload = reload
         self._drain = drain
@@ -68,6 +76,11 @@ class Supervisor:
         while not self._stopping:
             self._wait_once()
         return self._wait_for_end()
+
+    def add(self, name: str, main: Main) -> None:
+        """One more child, from now on; unless there is one of this name."""
+        if all(child.name != name for child in self._children):
+            self._children.append(Child(name, main, restart_at=time.monotonic()))
 
     # -- start --------------------------------------------------------------------------------
 
@@ -177,6 +190,7 @@ class Supervisor:
         lived = time.monotonic() - child.started
         child.restart_at = time.monotonic() + (PAUSE if lived < SHORT_LIFE else 0.0)
         log.error("process %s ended (%s), starting it again", child.name, _ending(status))
+        self._died(child.name, _ending(status))
 
     def _restart_due(self) -> None:
         for child in self._children:

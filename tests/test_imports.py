@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "dimse": {"services", "index", "storage", "dicom", "errors", "log"},
     "hl7": {"services", "index", "storage", "dicom", "errors", "log"},
     "web": {"services", "index", "storage", "dicom", "errors", "log"},
+    "notices": {"services", "errors", "log"},
     "supervisor": {"errors", "log", "notify"},
 }
 # These put the others together, so they may know all of them.
@@ -41,7 +42,7 @@ KEPT = {
     "sqlite3": {"index"},
     "psycopg": {"index"},
     "yaml": {"config"},
-    "ssl": {"dimse", "config", "hl7", "web", "app"},
+    "ssl": {"dimse", "config", "hl7", "web", "notices", "app"},
 }
 IMPURE = {"socket", "ssl", "sqlite3", "psycopg", "peewee", "threading", "multiprocessing", "time", "selectors"}
 STARTS_THREADS = {"Thread", "Timer", "ThreadPoolExecutor"}

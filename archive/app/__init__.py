@@ -5,11 +5,13 @@ in which the workers run.
 """
 
 from archive.app.acceptor import Acceptor, Main, Reload, destinations, open_sockets, rows_of_census
+from archive.app.alarming import ended
 from archive.app.background import Background
+from archive.app.notify import Notifier
 from archive.app.orders import field_map, open_hl7_sockets
 from archive.app.store import Archive, recover
 
 __all__ = [
-    "Acceptor", "Archive", "Background", "Main", "Reload", "destinations", "field_map", "open_hl7_sockets",
-    "open_sockets", "recover", "rows_of_census",
+    "Acceptor", "Archive", "Background", "Main", "Notifier", "Reload", "destinations", "ended", "field_map",
+    "open_hl7_sockets", "open_sockets", "recover", "rows_of_census",
 ]  # fmt: skip

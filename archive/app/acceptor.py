@@ -42,6 +42,7 @@ from archive.dimse.tls import ServerTLS
 from archive.dimse.wire import Field
 from archive.errors import ConfigurationError
 from archive.log import set_level
+from archive.services.alarms import Line
 from archive.services.callers import Callers
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,12 @@ class Acceptor:
     """One acceptor process."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int, relay: Relay | None = None
-    ) -> None:
+        self, config: Config, sockets: Sequence[socket.socket], census: Census, number: int, relay: Relay | None = None,
+        line: Line | None = None,
+    ) -> None:  # fmt: skip
         census.join(number)
-        self._archive = Archive(config)
+        self._archive = Archive(config, line=line)
+        self._archive.well()
         self._callers = Callers(self._archive.index.note_caller, time.time)
         self._limits = Limits(census=census)
         self._door = Door()

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from archive.app.acceptor import HANDLED, Reload
+from archive.app.alarming import failed, pass_alarms_on, watch_certificates, watched
 from archive.app.availability import notify_peers
 from archive.app.commitment import commitments
 from archive.app.deletion import unlinkers
@@ -24,6 +25,7 @@ from archive.app.matching import match_studies
 from archive.app.messages import pass_messages_on
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
+from archive.app.prefetch import fetch_priors
 from archive.app.reporting import correct_patients, file_reports
 from archive.app.retention import retire
 from archive.app.store import Archive
@@ -31,6 +33,7 @@ from archive.app.sync import synchronise
 from archive.config import Config
 from archive.errors import ConfigurationError
 from archive.log import set_level
+from archive.services.alarms import Line
 from archive.workers.worker import Worker, Workers
 
 log = logging.getLogger(__name__)
@@ -40,15 +43,18 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
     follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on, notify_peers,
-    fetch_studies, retire, synchronise,
+    fetch_studies, fetch_priors, retire, synchronise, pass_alarms_on, watch_certificates,
 )  # fmt: skip
 
 
 class Background:
     """The process; ``run`` returns after SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config, hl7_sockets: Sequence[socket.socket | None] = ()) -> None:
-        self._archive = Archive(config)
+    def __init__(
+        self, config: Config, hl7_sockets: Sequence[socket.socket | None] = (), line: Line | None = None
+    ) -> None:
+        self._archive = Archive(config, line=line)
+        self._archive.index.queue.failed = failed(self._archive.alarm)
         self._sockets = hl7_sockets
         self._build(config)
 
@@ -65,7 +71,7 @@ class Background:
     def _build(self, config: Config) -> None:
         listeners = list(hl7_listeners(self._archive, config, self._sockets))
         workers = [worker for part in PARTS for worker in part(self._archive, config)]
-        self._listeners, self._workers = listeners, Workers(workers, self._archive.index.listen)
+        self._listeners, self._workers = listeners, Workers(workers, watched(self._archive))
 
     def _start(self) -> None:
         self._workers.start()

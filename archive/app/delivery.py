@@ -31,7 +31,9 @@ from archive.workers.worker import Worker
 def deliver(archive: Archive, config: Config) -> Iterable[Worker]:
     """For app/background.py: the workers of the queue."""
     reaches = Reaches(archive, config)
-    yield Deliveries(archive.index, reaches.of, lambda target: conditions(config, target), clock=time.time)
+    yield Deliveries(
+        archive.index, reaches.of, lambda target: conditions(config, target), clock=time.time, alarm=archive.alarm
+    )
     yield Router(archive.index, routing(config), clock=time.time)
     yield Pruner(archive.index, config.queue.history, clock=time.time)
 

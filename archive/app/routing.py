@@ -52,4 +52,7 @@ def conditions(config: Config, target: str) -> Conditions:
         route.name: Terms(Schedule(route.window), route.delays, route.give_up, route.verify != "none")
         for route in routes
     }
-    return Conditions(max((route.rate or 0 for route in routes), default=0), config.queue.idle, terms)
+    return Conditions(
+        max((route.rate or 0 for route in routes), default=0), config.queue.idle, terms,
+        down_after=config.queue.down_after,
+    )  # fmt: skip

@@ -27,8 +27,10 @@ from archive.cli import (
     fsck,
     importing,
     index,
+    notify,
     orders,
     peers,
+    prefetch,
     quarantine,
     queue,
     reindex,
@@ -47,7 +49,7 @@ from archive.errors import ArchiveError, ConfigurationError
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
     serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
-    sending, export, fsck, reindex, commit, corrections, delete, retention, sync,
+    prefetch, sending, export, fsck, reindex, commit, corrections, delete, retention, sync, notify,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 
 from archive import app, log
@@ -12,6 +13,7 @@ from archive.cli.common import Commands, command
 from archive.config import Complaints, Config, find_file, load, needs_restart
 from archive.dimse.census import Census
 from archive.dimse.relay import Relay
+from archive.services.alarms import Line
 from archive.supervisor import Supervisor, run_alone
 
 LOG = logging.getLogger("archive.serve")
@@ -33,6 +35,7 @@ class Settings:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self.reloaded: Callable[[Config], None] = lambda config: None
         self.first = self.config = self._written = self._load()
 
     def _load(self) -> Config:
@@ -62,6 +65,7 @@ class Settings:
             LOG.warning("%s has changed, which needs a restart", key)
         log.set_level(new.log.level)
         _say_warnings(new)
+        self.reloaded(new)
         LOG.info("configuration reloaded, %d peers", len(new.peers))
         return True
 
@@ -87,28 +91,40 @@ def serve(options: argparse.Namespace) -> int:
     if run_alone(lambda: app.recover(config)) != 0:
         LOG.error("the store could not be opened, see above")
         return 1
+    line = Line()
+    line.wanted = bool(config.notify)
     census = Census(config.processes, app.rows_of_census(config))
     relay = Relay(config.processes, len(sockets)) if config.processes > 1 else None
     children = [
-        (f"acceptor-{number}", _acceptor(settings, sockets, census, number, relay))
+        (f"acceptor-{number}", _acceptor(settings, sockets, census, number, relay, line))
         for number in range(config.processes)
     ]
-    children.append(("background", _background(settings, hl7_sockets)))
+    children.append(("background", _background(settings, hl7_sockets, line)))
     _say_listening(config, sockets)
     _say_messages(hl7_sockets)
-    status = Supervisor(children, settings.reload).run()
+    supervisor = Supervisor(children, settings.reload, died=lambda name, how: line.raise_alarm(app.ended(name, how)))
+    settings.reloaded = lambda new: _tell(supervisor, settings, line, new)
+    settings.reloaded(config)
+    status = supervisor.run()
     LOG.info("stopped")
     return status
 
 
 def _acceptor(
-    settings: Settings, sockets: list[socket.socket], census: Census, number: int, relay: Relay | None
+    settings: Settings, sockets: list[socket.socket], census: Census, number: int, relay: Relay | None, line: Line
 ) -> app.Main:
-    return lambda ready: app.Acceptor(settings.config, sockets, census, number, relay).run(ready, settings.again)
+    return lambda ready: app.Acceptor(settings.config, sockets, census, number, relay, line).run(ready, settings.again)
 
 
-def _background(settings: Settings, sockets: list[socket.socket | None]) -> app.Main:
-    return lambda ready: app.Background(settings.config, sockets).run(ready, settings.again)
+def _background(settings: Settings, sockets: list[socket.socket | None], line: Line) -> app.Main:
+    return lambda ready: app.Background(settings.config, sockets, line).run(ready, settings.again)
+
+
+def _tell(supervisor: Supervisor, settings: Settings, line: Line, config: Config) -> None:
+    """A process that tells people, as soon as there is somebody to be told."""
+    line.wanted = bool(config.notify)
+    if config.notify:
+        supervisor.add("notifier", lambda ready: app.Notifier(settings.config, line).run(ready, settings.again))
 
 
 def _say_warnings(config: Config) -> None:

@@ -55,7 +55,7 @@ _MAIL = re.compile(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", re.ASCII)  # what a server ca
 class Limit(NamedTuple):
     """So many messages in so many seconds."""
 
-    count: int
+    messages: int
     seconds: float
 
 
@@ -67,7 +67,7 @@ def _limit(text: str) -> Limit:
 
 
 def _show_limit(limit: Limit) -> str:
-    return f"{limit.count}/{next(unit for unit, seconds in PERIODS.items() if seconds == limit.seconds)}"
+    return f"{limit.messages}/{next(unit for unit, seconds in PERIODS.items() if seconds == limit.seconds)}"
 
 
 def _mail(text: str) -> str:

@@ -198,6 +198,9 @@ class Route:
 class QueueSettings:
     history: float = option(duration(60, 10 * 365 * 86400), "90d", "how long the outcome of each task is kept")
     idle: float = option(duration(0.1, 3600), "5s", "how long an association is kept open for the next image")
+    down_after: float = option(
+        duration(1, 30 * 86400), "15m", "a destination that was not reached for so long is told to those in notify"
+    )
     series_after: float = option(
         duration(1, 86400), "60s", "a series is whole when nothing has come for so long (trigger: series)"
     )

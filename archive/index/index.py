@@ -40,7 +40,7 @@ from archive.index.migrations import migrate
 from archive.index.orders import Orders
 from archive.index.performed import PerformedSteps
 from archive.index.postgresql import PostgresqlDatabase
-from archive.index.queue import Queue
+from archive.index.queue import Queue, Which
 from archive.index.sqlite import SqliteDatabase
 from archive.index.upkeep import Upkeep
 from archive.index.values import (
@@ -336,7 +336,11 @@ class Index:
 
     def fail(self, key: int, owner: str, now: float, reason: str) -> bool:
         """The task failed for good; False when the lease was lost."""
-        return tasks.fail(self.database, key, owner, now, reason)
+        ended = tasks.fail(self.database, key, owner, now, reason)
+        if ended and self.queue.failed is not None:
+            for task in self.queue.select(Which(ids=(key,)), limit=1):
+                self.queue.failed(task.kind, task.lane, reason, 1)
+        return ended
 
     def requeue(self, ids: Collection[int], now: float) -> int:
         """Failed, finished or waiting tasks are due now, with all their attempts; return how many."""

@@ -106,7 +106,10 @@ SELECT lane, {", ".join(
     f" AND priority = {priority})" for priority in PRIORITIES
 )} FROM walk WHERE lane IS NOT NULL
 """
-_SET = "UPDATE task SET lease_until = NULL, {changes} WHERE {ids} AND owner = ? AND state = 'leased' RETURNING id, kind, lane"
+_SET = (
+    "UPDATE task SET lease_until = NULL, {changes} WHERE {ids} AND owner = ? AND state = 'leased'"
+    " RETURNING id, kind, lane"
+)
 _CHANGES = {
     State.DONE: "state = 'done', ready = NULL, finished = ?, reason = ?",
     State.FAILED: "state = 'failed', ready = NULL, finished = ?, reason = ?",

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from archive.errors import ArchiveError
 from archive.index import Index, Lane, Settled, State, StoredInstance, Task
+from archive.services.alarms import BEGINS, OVER, ROUTE, Alarm, Raise, nobody
 from archive.services.destination import Channel, Conditions, Delivered, Fate, Reach, again
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.schedule import chance, pause
@@ -44,8 +45,10 @@ class Delivery:
         owner: str,
         clock: Callable[[], float],
         wake: Callable[[], None],
+        alarm: Raise = nobody,
     ) -> None:
         self.name = name
+        self._alarm = alarm
         self._index, self._queue = index, index.queue
         self._reach = reach
         self._conditions = conditions
@@ -200,6 +203,8 @@ class Delivery:
             self.name, down_since=since, down_until=now + wait, down_tries=tries, down_why=reason[:500]
         )
         log.warning("destination %s: %s; next try in %.0f s", self.name, reason, wait)
+        if now - since >= self._conditions.down_after:
+            self._alarm(Alarm(ROUTE, self.name, f"destination {self.name} is not reached", reason, state=BEGINS))
         self._expire(now, since, reason)
 
     def _expire(self, now: float, since: float, reason: str) -> None:
@@ -216,6 +221,7 @@ class Delivery:
         if self._state.down_until is not None:
             self._state = self._queue.hold(self.name, down_since=None, down_until=None, down_tries=0, down_why="")
             log.info("destination %s is there again", self.name)
+            self._alarm(Alarm(ROUTE, self.name, f"destination {self.name} is reached again", state=OVER))
 
     # -- what goes out --------------------------------------------------------------------------
 

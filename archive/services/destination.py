@@ -102,6 +102,7 @@ class Conditions:
     idle: float = 5.0
     terms: Mapping[str, Terms] = field(default_factory=dict)
     usual: Terms = field(default_factory=Terms)
+    down_after: float = 900.0  # seconds after which people are told that it is not reached
 
     def of(self, task: Task) -> Terms:
         return self.terms.get(task.payload.get("route", ""), self.usual)

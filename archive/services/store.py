@@ -24,12 +24,14 @@ from archive.dicom.wanted import SOP_INSTANCE_UID
 from archive.errors import ArchiveError, ClassMismatch, Conflict, NotUnderstood, OutOfResources, TooLarge
 from archive.index import Added, Index, Location, NewInstance, NewTask, Outcome
 from archive.index.upkeep import Received
+from archive.services.alarms import nobody
 from archive.services.causes import IMAGE, Causes, Event
 from archive.services.changing import Changing
 from archive.services.commit import Arrival, Committer
 from archive.services.compression import said
 from archive.services.identity import PATIENT_ID, identified
 from archive.services.quarantine import Quarantine
+from archive.services.refusals import Refusals
 from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Store:
         causes: Causes | None = None,
         mend: Callable[[NewInstance], bool] = lambda new: False,
         changing: Changing | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """``changing`` is what rules make of an object before it is stored.
 
@@ -100,6 +103,7 @@ class Store:
         self.mend = mend
         self.changing = changing or Changing("ARCHIVE", clock)
         self.quarantine = Quarantine(volume, index)
+        self.refusals = refusals or Refusals(nobody)
 
     def receive(
         self,
@@ -110,7 +114,11 @@ class Store:
         decision: Decision | None = None,
     ) -> Reception:
         """Begin to receive one object. Raises OutOfResources when nothing can be stored now."""
-        self.volume.check()
+        try:
+            self.volume.check()
+        except ArchiveError as error:
+            self.refusals.refused(error, origin.calling)
+            raise
         return Reception(self, origin, sop_class, sop_instance, transfer_syntax, decision)
 
 
@@ -201,17 +209,25 @@ class Reception:
         Raises NotUnderstood, ClassMismatch, Conflict, TooLarge or OutOfResources; then it is not.
         """
         try:
-            if self._error:
-                raise self._error
-            header = self._read_header()
-            self.study_uid = header.study_uid
-            self._check(header)
-            if self._decision is not None or (self._store.changing.on_receive and not self._origin.as_is):
-                header = self._changed(header)
-                self.study_uid = header.study_uid
-            return self._commit(identified(header, self._origin.default_issuer))
+            outcome = self._finish()
+        except ArchiveError as error:
+            self._store.refusals.refused(error, self._origin.calling)
+            raise
         finally:
             self.discard()
+        self._store.refusals.stored()
+        return outcome
+
+    def _finish(self) -> Outcome:
+        if self._error:
+            raise self._error
+        header = self._read_header()
+        self.study_uid = header.study_uid
+        self._check(header)
+        if self._decision is not None or (self._store.changing.on_receive and not self._origin.as_is):
+            header = self._changed(header)
+            self.study_uid = header.study_uid
+        return self._commit(identified(header, self._origin.default_issuer))
 
     def _read_header(self) -> Header:
         if self._size == 0:

@@ -108,6 +108,8 @@ class Reporting:
         )  # fmt: skip
         if due is None:
             transactions.give_up(transaction.id, task.id, owner, now, str(error))
+            if self._index.queue.failed is not None:
+                self._index.queue.failed(REPORT, transaction.peer, str(error), 1)
         else:
             transactions.put_off(transaction.id, task.id, owner, due, str(error))
 

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from archive.index import Index, Lane
+from archive.services.alarms import Raise, nobody
 from archive.services.delivery import WINDOW_CLOSED, Delivery
 from archive.services.destination import Conditions, Reach
 from archive.services.proof import Proof
@@ -55,12 +56,14 @@ class Deliveries:
         conditions: Callable[[str], Conditions],
         *,
         clock: Callable[[], float],
+        alarm: Raise = nobody,
     ) -> None:
         """``reach`` and ``conditions`` are asked once for each destination."""
         self._index = index
         self._reach = reach
         self._conditions = conditions
         self._clock = clock
+        self._alarm = alarm
         self._owner = this_process()
         self._lanes: dict[tuple[str, str], _Running] = {}
         self._held: dict[str, Lane] = {}
@@ -112,8 +115,9 @@ class Deliveries:
         work: Step
         if kind == DELIVER:
             work = Delivery(
-                lane, self._index, reach, conditions, owner=owner, clock=self._clock, wake=event.set
-            )
+                lane, self._index, reach, conditions, owner=owner, clock=self._clock, wake=event.set,
+                alarm=self._alarm,
+            )  # fmt: skip
         else:
             work = Proof(lane, self._index, reach, conditions, owner=owner, clock=self._clock)
         runner = Runner(f"{kind} {lane}", work.step, event)
