@@ -14,8 +14,10 @@ from archive.config import Config
 from archive.index import Index, State, Task, Which, open_index
 from archive.index.commitment_tasks import CHECK, REPORT
 from archive.services.fetching import FETCH, FROM
+from archive.services.prefetch import PREFETCH
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.waiting import NAMES, STATES, held_up, why
+from archive.workers.handing import HAND_ON
 
 LIST = {
     "id": "id", "destination": "destination", "state": "state", "tries": "tries", "route": "route",
@@ -27,7 +29,7 @@ OTHERWISE = {State.DONE: "done", State.LEASED: "running"}  # of what sends nothi
 BY_HAND = "cancelled by hand"
 KINDS = (DELIVER, VERIFY)
 LANES = (*KINDS, FETCH)  # those that a person can pause
-SEEN = (*LANES, CHECK, REPORT)  # without --kind: what goes to somebody else, or comes from there
+SEEN = (*LANES, CHECK, REPORT, PREFETCH, HAND_ON)  # without --kind: what goes to somebody else, or comes from there
 
 
 def add(commands: Commands) -> None:
