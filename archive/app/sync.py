@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from archive.app.routing import PRIORITIES
 from archive.app.store import Archive
 from archive.config import Config
-from archive.config.sync import Reconcile, route_name
+from archive.config.sync import RECONCILE, Reconcile, route_name
 from archive.config.sync import Sync as SyncOption
 from archive.dicom.rule import parse_rule
 from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.inquiry import PeerInquiry
 from archive.index import Index, deleted
+from archive.index.sync import SyncRows
 from archive.services.comparing import Plan
 from archive.services.reconcile import Reconciliation, Terms
 from archive.services.sync import SYNC, Sync, Synchronising, Timetable, settle
+from archive.services.syncreport import Report, line, plain
 from archive.workers.lanes import LaneWorker
 from archive.workers.worker import Worker
 
@@ -57,3 +60,20 @@ def _sync(index: Index, config: Config, option: SyncOption, destinations: Destin
 
 def _timetable(reconcile: Reconcile) -> Timetable:
     return Timetable(reconcile.every, reconcile.hours, reconcile.ends)
+
+
+def summaries(index: Index, config: Config) -> list[dict[str, Any]]:
+    """Each sync, and what the last comparison came to, for lists and ``archive status``."""
+    found = []
+    for option in config.sync:
+        row: dict[str, Any] = {
+            "sync": option.name, "peer": option.peer, "direction": option.direction, "mend": option.mends,
+            "reconcile": str(RECONCILE.show(option.reconcile)), "last": None, "result": "not compared yet",
+        }  # fmt: skip
+        for last in SyncRows(index.database).runs(option.name, 1):
+            said = plain(last, Report(index, last).balance())
+            state = "" if last.finished else "goes on; "
+            why = f" ({last.words})" if last.words and not last.finished else ""
+            row |= {"last": last.started, "result": f"{state}{line(said)}{why}", "run": said}
+        found.append(row)
+    return found

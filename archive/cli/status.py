@@ -9,9 +9,9 @@ import socket
 from typing import Any
 
 from archive import __version__
+from archive.app.sync import summaries
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.cli.queue import destinations
-from archive.cli.sync import summaries
 from archive.config import Config, Listener
 from archive.config.keeping import COMPRESSIONS
 from archive.index import open_index

@@ -9,12 +9,11 @@ from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
-from archive.app.sync import syncs_of
+from archive.app.sync import summaries, syncs_of
 from archive.cli.common import Commands, command, configuration, show_json, show_table, warn, when
 from archive.cli.queue import moment
 from archive.cli.status import answers
 from archive.config import Config
-from archive.config.sync import RECONCILE
 from archive.index import Index, open_index
 from archive.index.sync import Run, SyncRows
 from archive.log import escape
@@ -162,24 +161,6 @@ def _list(options: argparse.Namespace, config: Config, index: Index, syncs: Sequ
         titles = ["sync", "peer", "direction", "reconcile", "last", "result"]
         show_table(titles, [[*(row[name] for name in titles[:4]), when(row["last"]), row["result"]] for row in rows])
     return 0
-
-
-def summaries(index: Index, config: Config) -> list[dict[str, Any]]:
-    """Each sync, and what the last comparison came to, for lists and ``archive status``."""
-    found = []
-    for option in config.sync:
-        row: dict[str, Any] = {
-            "sync": option.name, "peer": option.peer, "direction": option.direction, "mend": option.mends,
-            "reconcile": str(RECONCILE.show(option.reconcile)), "last": None, "result": "not compared yet",
-        }  # fmt: skip
-        for last in SyncRows(index.database).runs(option.name, 1):
-            said = plain(last, Report(index, last).balance())
-            state = "" if last.finished else "goes on; "
-            why = f" ({last.words})" if last.words and not last.finished else ""
-            row |= {"last": last.started, "result": f"{state}{line(said)}{why}", "run": said}
-        found.append(row)
-    return found
-
 
 
 ACTIONS = {"list": _list, "run": _run, "report": _report}

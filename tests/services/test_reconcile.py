@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from archive.dicom.rule import parse_rule
 from archive.dimse.inquiry import PeerInquiry
 from archive.index import NewTask, State, Task
+from archive.index.database import Session
 from archive.index.sync import Difference, Run, Step, SyncRows
 from archive.services import reconcile
 from archive.services.comparing import Plan
@@ -49,24 +52,28 @@ class Two:
     def reconciliation(self, rule: str = "") -> Reconciliation:
         terms = Terms(THERE, frozenset({THERE}), "sync there", rule=parse_rule(rule))
         inquiry = Counting(PeerInquiry(self.there.destination(WE), terms.keywords), self.asked)
-        today = lambda _: date(2026, 6, 1)  # noqa: E731
-        return Reconciliation(self.here.index, inquiry, terms, clock=time.time, today=today)
+        return Reconciliation(
+            self.here.index, inquiry, terms, clock=time.time, today=lambda _: date(2026, 6, 1)
+        )
 
     def begin(self, plan: Plan = EVERYTHING) -> tuple[Run, Task]:
-        key = self.rows.begin("there", THERE, "by hand", asdict(plan), time.time(), tasks=[NewTask("sync", {}, lane="x")])
-        (task,) = self.here.index.lease("sync", OWNER, time.time(), seconds=600)
-        return self.run(key), task
+        task = NewTask("sync", {}, lane="x")
+        key = self.rows.begin("there", THERE, "by hand", asdict(plan), time.time(), tasks=[task])
+        (leased,) = self.here.index.lease("sync", OWNER, time.time(), seconds=600)
+        return self.run(key), leased
 
     def run(self, key: int) -> Run:
         found = self.rows.run(key)
         assert found is not None
         return found
 
+    def write(self, run: Run, task: Task) -> Callable[[Step], bool]:
+        return lambda step: self.rows.advance(run.id, task.id, OWNER, step, time.time())
+
     def compare(self, plan: Plan = EVERYTHING, rule: str = "") -> tuple[Run, dict[str, Difference]]:
         """A whole comparison: the run at its end, and what was found by the last part of the study UID."""
         run, task = self.begin(plan)
-        write: Callable[[Step], bool] = lambda step: self.rows.advance(run.id, task.id, OWNER, step, time.time())  # noqa: E731
-        assert self.reconciliation(rule).work(run, write, enough=lambda: False)
+        assert self.reconciliation(rule).work(run, self.write(run, task), enough=lambda: False)
         self.here.index.finish(task.id, OWNER, time.time())
         found = {each.study_uid.rpartition(".")[2]: each for each in self.rows.differences(run.id)}
         return self.run(run.id), found
@@ -75,21 +82,20 @@ class Two:
         return self.here.index.tasks(kind=kind)
 
 
+def _run(sql: str, value: str, session: Session) -> int:
+    return session.run(sql, (value,))
+
+
 class Counting:
     """Notes what is asked."""
 
     def __init__(self, inquiry: PeerInquiry, asked: list[str]) -> None:
         self._inquiry, self._asked = inquiry, asked
 
-    def open(self) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def opened() -> Iterator[Any]:
-            with self._inquiry.open() as questions:
-                yield _Asked(questions, self._asked)
-
-        return opened()
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        with self._inquiry.open() as questions:
+            yield _Asked(questions, self._asked)
 
 
 class _Asked:
@@ -181,9 +187,8 @@ def test_what_came_from_there_or_was_there_is_not_sent_back(two: Two) -> None:
     fill(two.here, instance(1, study=3, size=2))
     two.settle()
     two.compare(Plan(mend="report"))  # now 1 and 2 are known to have been equal
-    two.here.index.database.transact(
-        lambda session: session.run("UPDATE instance SET source = ? WHERE sop_instance_uid = ?", (THERE, f"{archives.ROOT}.3.1.1"))
-    )
+    sql = f"UPDATE instance SET source = '{THERE}' WHERE sop_instance_uid = ?"
+    two.here.index.database.transact(partial(_run, sql, f"{archives.ROOT}.3.1.1"))
     keys = [row[0] for row in two.there.index.database.read(lambda session: session.rows("SELECT id FROM instance"))]
     two.there.index.remove(keys)
     _, found = two.compare()
@@ -201,7 +206,7 @@ def test_what_was_deleted_here_is_not_fetched_again(two: Two) -> None:
     two.here.index.remove([keys[0], keys[2]])
     for uid in uids:
         sql = "INSERT INTO deleted_uid (uid, operation, happened) VALUES (?, 1, 1)"
-        two.here.index.database.transact(lambda session, uid=uid: session.run(sql, (uid,)))
+        two.here.index.database.transact(partial(_run, sql, uid))
     _, found = two.compare()
     assert {key: (each.pull, what(each)) for key, each in found.items()} == {
         "1": (0, "1 deleted here"), "2": (0, "1 deleted here"),
@@ -265,8 +270,10 @@ def test_dates_that_differ_do_not_make_a_study_missing(two: Two) -> None:
 
 
 def test_only_what_fits_the_rule_takes_part(two: Two) -> None:
-    fill(two.here, instance(1, size=2), instance(1, series=2, modality="SR", size=2), instance(1, study=2, modality="SR", size=2))
-    fill(two.there, instance(2, size=2), instance(1, series=3, modality="SR", size=2), instance(1, study=3, modality="SR", size=2))
+    for side, number in ((two.here, 1), (two.there, 2)):
+        report = {"modality": "SR", "size": 2}
+        fill(side, instance(number, size=2), instance(1, series=1 + number, **report))
+        fill(side, instance(1, study=1 + number, **report))
     two.settle()
     run, found = two.compare(rule="Modality != 'SR'")
     assert {key: (each.push, each.pull) for key, each in found.items()} == {"1": (1, 1)}
@@ -292,8 +299,7 @@ def test_spans_of_dates_cover_everything_however_they_are_cut(
     again = 0
     while two.run(run.id).finished is None:
         now = two.run(run.id)
-        write: Callable[[Step], bool] = lambda step: two.rows.advance(run.id, task.id, OWNER, step, time.time())  # noqa: E731
-        two.reconciliation().work(now, write, enough=lambda: True)
+        two.reconciliation().work(now, two.write(run, task), enough=lambda: True)
         again += 1
     assert again > len(days)
     found = two.rows.differences(run.id)
@@ -307,8 +313,7 @@ def test_who_lost_its_task_writes_nothing(two: Two) -> None:
     two.settle()
     run, task = two.begin()
     two.here.index.retry(task.id, OWNER, time.time(), "")
-    write: Callable[[Step], bool] = lambda step: two.rows.advance(run.id, task.id, OWNER, step, time.time())  # noqa: E731
-    assert not two.reconciliation().work(run, write, enough=lambda: False)
+    assert not two.reconciliation().work(run, two.write(run, task), enough=lambda: False)
     assert not two.tasks() and not two.rows.differences(run.id) and two.run(run.id).counts == {}
 
 
