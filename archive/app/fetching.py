@@ -13,18 +13,23 @@ from archive.config import Config
 from archive.config.fetching import Fetch
 from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
-from archive.dimse.fetch import PeerSource
+from archive.dimse.fetch import PeerCatalogue, PeerSource
+from archive.index.jobs import CARRY
 from archive.services.fetching import FROM, Source
 from archive.services.fetchlane import Terms
+from archive.services.jobs import Carrying
 from archive.services.schedule import Schedule
 from archive.workers.fetching import Fetches
+from archive.workers.lanes import LaneWorker
 from archive.workers.worker import Worker
 
 
 def fetch_studies(archive: Archive, config: Config) -> Iterable[Worker]:
     """For app/background.py: the worker that retrieves from peers."""
     sources = Sources(archive, config)
-    yield Fetches(archive.index, sources.of, sources.terms, clock=time.time)
+    carrying = Carrying(archive.index, sources.catalogue, time.time)
+    yield Fetches(archive.index, sources.of, sources.terms, clock=time.time, ended=carrying.hear)
+    yield LaneWorker("jobs", CARRY, archive.index, carrying, clock=time.time)
 
 
 class Sources:
@@ -40,6 +45,10 @@ class Sources:
         destination = self._destinations.named(lane.removeprefix(FROM))
         store = self._archive.store if self._fetch(lane).retrieve == "get" else None
         return PeerSource(destination, self._config.ae.title, store)
+
+    def catalogue(self, peer: str) -> PeerCatalogue:
+        """For one question; raises ArchiveError for a peer that is none or cannot be called."""
+        return PeerCatalogue(self._destinations.named(peer), self._fetch(peer).answers)
 
     def terms(self, lane: str) -> Terms:
         fetch = self._fetch(lane)

@@ -27,6 +27,7 @@ from archive.cli import (
     fsck,
     importing,
     index,
+    jobs,
     notify,
     orders,
     peers,
@@ -48,8 +49,8 @@ from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 COMMANDS = (
-    serve, check, status, doctor, peers, remote, importing, coerce, quarantine, studies, index, orders, queue, routes,
-    prefetch, sending, export, fsck, reindex, commit, corrections, delete, retention, sync, notify,
+    serve, check, status, doctor, peers, remote, importing, jobs, coerce, quarantine, studies, index, orders, queue,
+    routes, prefetch, sending, export, fsck, reindex, commit, corrections, delete, retention, sync, notify,
 )  # fmt: skip
 
 

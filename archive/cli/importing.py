@@ -1,4 +1,7 @@
-"""`archive import`: take folders of files, ZIPs and media with a DICOMDIR into the archive."""
+"""`archive import`: take folders of files, ZIPs and media with a DICOMDIR into the archive, or studies of a peer.
+
+Rules that hold here: paths are imported by this command itself, studies of a peer by the daemon (cli/jobs.py).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from archive.app import Archive
+from archive.cli import jobs
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.index import Outcome
 from archive.services.importing import Import, Imported
@@ -17,16 +21,44 @@ from archive.services.store import Origin
 
 def add(commands: Commands) -> None:
     made = command(
-        commands, "import", run, "store the objects of folders, ZIPs and media; goes on where it was interrupted"
+        commands, "import", run, "store the objects of folders, ZIPs and media, or of a peer; goes on where it stopped"
     )
     made.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a folder, a file, a ZIP, a medium or its DICOMDIR"
+        "paths", nargs="*", type=Path, metavar="PATH",
+        help="a folder, a file, a ZIP, a medium or its DICOMDIR; or status, show, pause, resume, cancel and jobs",
+    )  # fmt: skip
+    made.add_argument("--from", dest="peer", metavar="AET", help="fetch from this peer what the keys name")
+    made.add_argument(
+        "-k", "--key", metavar="KEYWORD=VALUE", action="append", default=[],
+        help="with --from: a key of studies or series, e.g. PatientID=123; repeatable",
+    )  # fmt: skip
+    made.add_argument(
+        "--query", metavar="KEYWORD=VALUE", nargs="+", action="extend", default=[], help="the same, several at once"
     )
+    jobs.terms(made)
     made.add_argument("--all-files", action="store_true", help="of a medium too, whatever its DICOMDIR names")
     made.add_argument("--quiet", action="store_true", help="do not name the files that were refused")
 
 
 def run(options: argparse.Namespace) -> int:
+    action = str(options.paths[0]) if options.paths else ""
+    if options.peer:
+        return jobs.fetch(options) if not action else _wrong("import takes paths or --from, not both")
+    if action in jobs.ACTIONS:  # a folder of that name is ./status
+        return jobs.act(options, action, [str(path) for path in options.paths[1:]])
+    if not action:
+        return _wrong("import needs paths, or --from and keys")
+    if options.key or options.query:
+        return _wrong("keys are for import --from")
+    return _paths(options)
+
+
+def _wrong(words: str) -> int:
+    warn(words)
+    return 2
+
+
+def _paths(options: argparse.Namespace) -> int:
     config = configuration(options)
     missing = [path for path in options.paths if not path.exists()]
     if missing:

@@ -7,14 +7,16 @@ and an answer that says the same for ever included; what comes by C-GET is taken
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
+
+from pydicom.datadict import tag_for_keyword
 
 from archive.dicom.attributes import Level
 from archive.dicom.identifier import Identifier
 from archive.dicom.query import Root
-from archive.dimse import scu
+from archive.dimse import scu, statuses
 from archive.dimse.access import QUERY_RETRIEVE
 from archive.dimse.association import Association, Sink
 from archive.dimse.contexts import proposed_syntaxes
@@ -24,13 +26,16 @@ from archive.dimse.planning import FALLBACK, LOSSLESS, MOST_CONTEXTS, Proposal
 from archive.dimse.session import Session
 from archive.dimse.store import Refusal, StoreObject
 from archive.dimse.wire import Command, Field
-from archive.errors import NotAllowed, Unreachable
+from archive.errors import NotAllowed, Refused, Unreachable
 from archive.services.fetching import Listed, ListedSeries
+from archive.services.jobs import Answers, StudyAnswer
 from archive.services.store import Store
 
 FIND = f"{QUERY_RETRIEVE}.{scu.ROOT_NUMBER[Root.STUDY]}.1"
 STUDY_UID, SERIES_UID, SOP_INSTANCE_UID, SOP_CLASS_UID = 0x0020000D, 0x0020000E, 0x00080018, 0x00080016
 NUMBER_OF_INSTANCES = 0x00201209  # Number of Series Related Instances
+STUDY_SERIES, STUDY_INSTANCES = 0x00201206, 0x00201208  # Number of Study Related Series, Instances
+OF_STUDIES = ("StudyInstanceUID", "StudyDate", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 ROOM = MOST_CONTEXTS - 2  # beside the question
 
 
@@ -98,9 +103,8 @@ class PeerListing:
     def series(self, study_uid: str) -> Iterator[ListedSeries]:
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": "", "NumberOfSeriesRelatedInstances": ""}
         for answer in self._ask(Level.SERIES, keys):
-            number = answer.text(NUMBER_OF_INSTANCES).strip()
             if (uid := _uid(answer, SERIES_UID)) and _fits(answer, STUDY_UID, study_uid):
-                yield ListedSeries(uid, int(number) if number.isascii() and number.isdigit() else None)
+                yield ListedSeries(uid, _number(answer, NUMBER_OF_INSTANCES))
 
     def instances(self, study_uid: str, series_uid: str) -> Iterator[Listed]:
         keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": "", "SOPClassUID": ""}
@@ -120,6 +124,56 @@ def _uid(answer: Identifier, tag: int) -> str:
 
 def _fits(answer: Identifier, tag: int, asked: str) -> bool:
     return _uid(answer, tag) in ("", asked)
+
+
+class PeerCatalogue:
+    """A peer that is asked for studies, an association for each question."""
+
+    def __init__(self, destination: Destination, limit: int) -> None:
+        """After ``limit`` answers the peer is asked to stop."""
+        self._destination = destination
+        self.limit = limit
+
+    def studies(self, keys: Mapping[str, str]) -> Answers:
+        asked = {**dict.fromkeys(OF_STUDIES, ""), **keys}
+        tags = {keyword: tag_for_keyword(keyword) or 0 for keyword in (*keys, "StudyDate")}
+        ends: list[int] = []
+        found: list[StudyAnswer] = []
+        try:
+            with scu.calling(self._destination, FIND) as association:
+                answers = scu.answers(
+                    association, self._destination, Root.STUDY, Level.STUDY, asked, limit=self.limit,
+                    ended=ends.append,
+                )  # fmt: skip
+                for each in answers:
+                    values = {keyword: _text(each, tag) for keyword, tag in tags.items()}
+                    counts = (_number(each, STUDY_SERIES), _number(each, STUDY_INSTANCES))
+                    if uid := _uid(each, STUDY_UID):
+                        found.append(StudyAnswer(uid, *counts, values))
+        except Refused:
+            # A peer that has more than it wants to answer says so in one of these ways (PS3.4 table C.4-1).
+            if not ends or (not found and ends[-1] & 0xFF00 != statuses.OUT_OF_RESOURCES & 0xFF00):
+                raise
+            return Answers(found, True)
+        return Answers(found, len(found) >= self.limit)
+
+    def series(self, study_uids: Sequence[str], keys: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+        with scu.calling(self._destination, FIND) as association:
+            for uid in study_uids:
+                asked = {"SeriesInstanceUID": "", **keys, "StudyInstanceUID": uid}
+                answers = scu.answers(association, self._destination, Root.STUDY, Level.SERIES, asked)
+                yield uid, [found for each in answers if (found := _uid(each, SERIES_UID))]
+
+
+def _number(answer: Identifier, tag: int) -> int | None:
+    text = answer.text(tag).strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _text(answer: Identifier, tag: int) -> str:
+    """A value as text; a sequence says nothing here."""
+    element = answer.get(tag)
+    return element.value.strip(" \0") if element is not None and isinstance(element.value, str) else ""
 
 
 class _Alive:

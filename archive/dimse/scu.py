@@ -127,8 +127,9 @@ def answers(
     *,
     charset: str = "ISO_IR 192",
     limit: int = 0,
+    ended: Callable[[int], None] = lambda status: None,
 ) -> Iterator[Identifier]:
-    """One C-FIND on an association that may serve others before and after it."""
+    """One C-FIND on an association that may serve others before and after it; ``ended`` hears its final status."""
     context = context_of(association, f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1")
     message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))
     count = 0
@@ -138,6 +139,7 @@ def answers(
             yield decode_identifier(message.data or b"", context.transfer_syntax)
         if count == limit:
             _cancel(association, context, message_id)
+    ended(message.command.status)
     if message.command.status != statuses.CANCELLED or not limit:
         _check(message.command, "C-FIND")
 

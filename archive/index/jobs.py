@@ -197,7 +197,9 @@ class Jobs:
 
     # -- what is found --------------------------------------------------------------------------
 
-    def found(self, job: Job, found: Sequence[Found], plan: Sequence[Any], notes: Sequence[str], now: float) -> None:
+    def answered(
+        self, job: Job, found: Sequence[Found], plan: Sequence[Any], notes: Sequence[str], now: float
+    ) -> None:
         """The answers to one question, and how the plan goes on."""
 
         def work(session: Session) -> None:
@@ -226,7 +228,8 @@ class Jobs:
 
         def work(session: Session) -> int:
             rows = session.rows(
-                "SELECT study_instance_uid, wanted FROM job_study WHERE job = ? AND state = 'todo' LIMIT ?",
+                "SELECT study_instance_uid, wanted FROM job_study WHERE job = ? AND state = 'todo'"
+                " ORDER BY study_instance_uid LIMIT ?",
                 (key, limit),
             )
             queue = "UPDATE job_study SET state = ?, task = ?, changed = ? WHERE job = ? AND study_instance_uid = ?"
@@ -269,7 +272,7 @@ class Jobs:
         return {str(state): int(number) for state, number in rows}
 
     def hear(self, task: int, now: float, later: float) -> None:
-        """A fetch has ended: the jobs that wait for it look, ``later`` at the latest, so that many ends are one look."""
+        """A fetch has ended: jobs that wait for it look after ``later`` seconds, so that many ends are one look."""
         sql = (
             "UPDATE task SET ready = ?, due = ? WHERE kind = ? AND state = 'waiting' AND reason = ? AND ready > ?"
             " AND id IN (SELECT j.task FROM job j JOIN job_study s ON s.job = j.id WHERE s.task = ?"
@@ -281,6 +284,15 @@ class Jobs:
                 session.wake(CARRY)
 
         self._database.transact(work, durable=False)
+
+    def look_again(self, key: int, task: int, now: float) -> None:
+        """What ended while nobody listened: the job goes on at once."""
+        sql = (
+            "UPDATE task SET ready = ?, due = ? WHERE id = ? AND state = 'waiting' AND EXISTS (SELECT 1"
+            " FROM job_study s LEFT JOIN task t ON t.id = s.task WHERE s.job = ? AND s.state = 'queued'"
+            " AND t.ready IS NULL)"
+        )
+        self._database.transact(lambda session: session.run(sql, (now, now, task, key)), durable=False)
 
     # -- for people -----------------------------------------------------------------------------
 

@@ -44,7 +44,12 @@ def joins(session: Session, task: NewTask, now: float) -> int | None:
 
 
 def _both(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What both ask for: no series means all of them."""
+    """What both ask for: no series means all of them, no window means always."""
     series = {*known.get("series", ()), *new.get("series", ())}
     everything = not known.get("series") or not new.get("series")
-    return {**known, "series": [] if everything else sorted(series)}
+    both = {**known, "series": [] if everything else sorted(series)}
+    if both["series"] != known.get("series"):
+        both.pop("first", None)
+    if known.get("window") != new.get("window"):
+        both.pop("window", None)
+    return both

@@ -7,14 +7,15 @@ waits once for each peer, however many want it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from archive.errors import NotThere, Refused
 from archive.index import Index, NewTask
+from archive.services.schedule import Span
 
 FETCH = "fetch"  # kind of the tasks; the lane is the peer
 FROM = "from:"  # before the peer's AE title, the name of the lane: what is sent to the peer has another one
@@ -27,13 +28,17 @@ PIECE = 500
 
 
 def fetch(
-    peer: str, study_uid: str, *, series: Iterable[str] = (), priority: int = 0, due: float = 0.0, why: str = ""
-) -> NewTask:
+    peer: str, study_uid: str, *,
+    series: Iterable[str] = (), priority: int = 0, due: float = 0.0, why: str = "", window: Sequence[Span] = (),
+) -> NewTask:  # fmt: skip
     """The task that retrieves what is missing of a study, or of some of its series, from the peer of this AE title.
 
-    For causes and for ``Index.add_tasks``; it joins one that waits already. ``why`` is shown in lists.
+    For causes and for ``Index.add_tasks``; it joins one that waits already. ``why`` is shown in lists; ``window`` is
+    when it may begin, within that of the peer.
     """
-    payload = {"peer": peer, "series": sorted({*series}), "by": why}
+    payload: dict[str, Any] = {"peer": peer, "series": sorted({*series}), "by": why}
+    if window:
+        payload["window"] = [[sorted(days), start, end] for days, start, end in window]
     return NewTask(FETCH, payload, due, FROM + peer, study_uid, priority, single=True)
 
 
@@ -159,6 +164,7 @@ class Retrieval:
         self.words = ""  # the peer's last one, where it was not that all is well
         self.came = 0  # instances, by this retrieval
         self.reached = False  # the peer has taken an association
+        self.looked = False  # and has listed all it has
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -167,22 +173,25 @@ class Retrieval:
         self._series = []
         with self._source.listing() as listing:
             self.reached = True
-            for each in islice(self._wanted(listing), MOST_SERIES):
+            for each in self._wanted(listing):
                 self._series.append(self._compared(listing, each))
                 if sum(series.listed for series in self._series) > MOST_INSTANCES:
                     raise Refused("peer lists more instances than a study has")
         if not sum(series.number for series in self._series):
             raise NotThere("peer has nothing of this study" if not self._only else "peer has nothing of these series")
+        self.looked = True
 
     def _wanted(self, listing: Listing) -> list[ListedSeries]:
-        found = {each.series_uid: each for each in islice(listing.series(self._study), MOST_SERIES)}
+        found = {each.series_uid: each for each in islice(listing.series(self._study), MOST_SERIES + 1)}
+        if len(found) > MOST_SERIES:
+            raise Refused("peer lists more series than a study has")
         return [each for uid, each in found.items() if not self._only or uid in self._only]
 
     def _compared(self, listing: Listing, each: ListedSeries) -> _Series:
         """One series, compared with the index a piece at a time."""
         found = _Series(each.series_uid)
         seen: set[str] = set()
-        answers = islice(listing.instances(self._study, each.series_uid), MOST_INSTANCES)
+        answers = islice(listing.instances(self._study, each.series_uid), MOST_INSTANCES + 1)
         while piece := {listed.sop_instance_uid: listed.sop_class_uid for listed in islice(answers, PIECE)}:
             new = {uid: sop_class for uid, sop_class in piece.items() if uid not in seen}
             seen |= new.keys()

@@ -7,10 +7,11 @@ missing and why; a study is never fetched twice at a time; a lease is kept alive
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from archive.errors import ArchiveError, InvalidQuery, NotThere, OutOfResources, Refused, Unreachable
@@ -54,8 +55,12 @@ class FetchLane:
         owner: str,
         clock: Callable[[], float],
         wait: Callable[[float], object],
+        ended: Callable[[int], None] = lambda task: None,
     ) -> None:
-        """``source`` gives one for each study and may raise; ``wait`` waits so many seconds, or less at the end."""
+        """``source`` gives one for each study and may raise; ``wait`` waits so many seconds, or less at the end.
+
+        ``ended`` is told each task that was done or has failed.
+        """
         self.name = name
         self._index, self._queue = index, index.queue
         self._source = source
@@ -63,6 +68,7 @@ class FetchLane:
         self._owner = owner
         self._clock = clock
         self._wait = wait
+        self._tell = ended
         self._mutex = threading.Lock()
         self._running: dict[int, Source] = {}  # by task
         self._losses = 0
@@ -118,7 +124,8 @@ class FetchLane:
 
     def _put_off(self, task: Task, now: float) -> Settled | None:
         """What keeps a task from being begun now."""
-        opens = self._terms.schedule.opens(now)
+        own = Schedule(task.payload.get("window", ()))
+        opens = self._terms.schedule.opens(now) or own.opens(now)
         if opens is not None:
             words = f"{WINDOW_CLOSED} {datetime.fromtimestamp(opens):%Y-%m-%d %H:%M}"
             return Settled(task.id, State.WAITING, words, opens, counted=False)
@@ -145,6 +152,7 @@ class FetchLane:
         try:
             retrieval.look()
             self._mend()
+            task = self._remember(task, retrieval)
             if not retrieval.is_here:
                 retrieval.bring()
         except ArchiveError as error:
@@ -155,26 +163,51 @@ class FetchLane:
         else:
             self._ended(task, retrieval, None)
 
+    def _remember(self, task: Task, retrieval: Retrieval) -> Task:
+        """What was here before the first try, so that the last one can tell what was fetched by all of them."""
+        if retrieval.is_here or "first" in task.payload:
+            return task
+        balance = retrieval.balance()
+        payload = {**task.payload, "first": [balance.series_here, balance.here]}
+        self._queue.rewrite(self._owner, task.id, json.dumps(payload))
+        return replace(task, payload=payload)
+
     def _ended(self, task: Task, retrieval: Retrieval, error: ArchiveError | None) -> None:
         now = self._clock()
         if self._stopping:
             self._queue.release(self._owner, [task.id])
             return
-        if isinstance(error, Unreachable) and self._is_down(retrieval):
+        if isinstance(error, Unreachable) and not retrieval.reached:
             self._break(task, now, str(error))
             return
+        if isinstance(error, Unreachable) and self._is_lost(retrieval):
+            self._hold(now, str(error))
+        elif error is None or retrieval.came:
+            self._losses = 0
+            self._mend()
         outcome = self._outcome(task, retrieval, error, now)
         log.info("fetch of study %s from %s: %s", task.study_uid, task.payload["peer"], outcome.reason)
-        self._queue.settle(self._owner, now, [outcome])
+        if self._queue.settle(self._owner, now, [outcome]) and outcome.state in (State.DONE, State.FAILED):
+            self._tell(task.id)
 
-    def _is_down(self, retrieval: Retrieval) -> bool:
+    def _is_lost(self, retrieval: Retrieval) -> bool:
         """Whether a lost association says something of the peer, and not of the study only."""
         with self._mutex:
             self._losses = 0 if retrieval.came else self._losses + 1
-            return not retrieval.reached or self._losses >= LOSSES
+            return self._losses >= LOSSES
 
     def _outcome(self, task: Task, retrieval: Retrieval, error: ArchiveError | None, now: float) -> Settled:
         balance = retrieval.balance()
+        if "first" in task.payload:
+            balance = balance.since(*task.payload["first"])
+        found = self._settled(task, retrieval, balance, error, now)
+        if not retrieval.looked:
+            return found
+        return replace(found, payload=json.dumps({**task.payload, "result": asdict(balance)}))
+
+    def _settled(
+        self, task: Task, retrieval: Retrieval, balance: Balance, error: ArchiveError | None, now: float
+    ) -> Settled:
         if error is None and retrieval.is_here:
             return Settled(task.id, State.DONE, balance.words())
         refused = self._in_quarantine(retrieval)
@@ -213,6 +246,9 @@ class FetchLane:
     def _break(self, task: Task, now: float, reason: str) -> None:
         """The peer holds up its lane; the study is as if it had not been tried."""
         self._queue.release(self._owner, [task.id])
+        self._hold(now, reason)
+
+    def _hold(self, now: float, reason: str) -> None:
         state = self._queue.lane(self.name)
         if state.down_until is not None and state.down_until > now:
             return  # another thread has seen it as well
@@ -228,11 +264,12 @@ class FetchLane:
             log.error("fetches %s failed: the peer could not be reached for too long", self.name)
 
     def _mend(self) -> None:
+        """The peer has answered; one that loses associations goes on when something came."""
         with self._mutex:
-            self._losses = 0 if self._losses < LOSSES else self._losses
-            if self._queue.lane(self.name).down_until is not None:
-                self._queue.hold(self.name, [FETCH], down_since=None, down_until=None, down_tries=0, down_why="")
-                log.info("fetching %s goes on", self.name)
+            if self._losses >= LOSSES or self._queue.lane(self.name).down_until is None:
+                return
+            self._queue.hold(self.name, [FETCH], down_since=None, down_until=None, down_tries=0, down_why="")
+            log.info("fetching %s goes on", self.name)
 
     # -- for the worker ---------------------------------------------------------------------------
 

@@ -46,7 +46,10 @@ class Fetches:
         terms: Callable[[str], Terms],
         *,
         clock: Callable[[], float],
+        ended: Callable[[int], None] = lambda task: None,
     ) -> None:
+        """``ended`` is told each task that was done or has failed."""
+        self._ended = ended
         self._index = index
         self._source = source
         self._terms = terms
@@ -78,7 +81,7 @@ class Fetches:
         stop, terms = threading.Event(), self._terms(name)
         lane = FetchLane(
             name, self._index, lambda: self._source(name), terms,
-            owner=owner_name(), clock=self._clock, wait=stop.wait,
+            owner=owner_name(), clock=self._clock, wait=stop.wait, ended=self._ended,
         )  # fmt: skip
         running = self._lanes[name] = _Running(lane, stop)
         for number in range(terms.associations):
