@@ -12,8 +12,10 @@ from archive.config.hl7 import Hl7Receiver
 from archive.dimse.tls import ClientTLS
 from archive.errors import ArchiveError, UnknownDestination
 from archive.hl7.sending import Receiver, send_all
+from archive.index import Task
 from archive.workers.lanes import LaneWorker
-from archive.workers.messages import KIND, PassingOn
+from archive.workers.messages import KIND, PAUSES, unpacked
+from archive.workers.telling import Telling
 from archive.workers.worker import Worker
 
 TOGETHER = 50  # messages of one connection
@@ -25,12 +27,12 @@ def pass_messages_on(archive: Archive, config: Config) -> Iterable[Worker]:
         return []
     receivers = {each.name: _receiver(config, each) for each in config.hl7.forward}
 
-    def send(name: str, messages: Sequence[bytes]) -> Iterator[ArchiveError | None]:
+    def send(name: str, tasks: Sequence[Task]) -> Iterator[ArchiveError | None]:
         if name not in receivers:
             raise UnknownDestination("HL7 receiver is not configured any more", name)
-        return send_all(receivers[name], messages)
+        return send_all(receivers[name], [unpacked(task.payload) for task in tasks])
 
-    passing_on = PassingOn(archive.index, send, time.time)
+    passing_on = Telling(archive.index, send, time.time, pauses=PAUSES, done="acknowledged")
     return [LaneWorker("hl7 messages", KIND, archive.index, passing_on, clock=time.time, batch=TOGETHER, ordered=True)]
 
 

@@ -19,7 +19,8 @@ from archive.errors import ArchiveError
 from archive.services.lifecycle import READY
 from archive.services.performed import READY_TASK, PerformedWork
 from archive.workers.lanes import LaneWorker
-from archive.workers.performed import FORWARD, Completing, Forwarding
+from archive.workers.performed import FORWARD, PAUSES, Completing
+from archive.workers.telling import Telling
 from archive.workers.worker import Worker
 
 TOGETHER = 20  # messages of one association
@@ -42,7 +43,10 @@ def follow_performed(archive: Archive, config: Config) -> Iterable[Worker]:
             return  # it is ready or further already
 
     tell = Teller(Destinations.of(config, Access.of(config)), MPPS)
-    forwarding, completing = Forwarding(index, tell, time.time), Completing(index, make_ready, time.time)
+    forwarding = Telling(
+        index, lambda peer, tasks: tell(peer, [task.payload for task in tasks]), time.time, pauses=PAUSES
+    )
+    completing = Completing(index, make_ready, time.time)
     return [
         LaneWorker("mpps", FORWARD, index, forwarding, clock=time.time, batch=TOGETHER, ordered=True),
         LaneWorker("mpps completed", READY_TASK, index, completing, clock=time.time, at_once=2),
