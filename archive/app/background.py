@@ -30,6 +30,7 @@ from archive.app.reporting import correct_patients, file_reports
 from archive.app.retention import retire
 from archive.app.store import Archive
 from archive.app.sync import synchronise
+from archive.app.volumes import move_files
 from archive.config import Config
 from archive.errors import ConfigurationError
 from archive.log import set_level
@@ -43,7 +44,7 @@ Part = Callable[[Archive, Config], Iterable[Worker]]
 PARTS: tuple[Part, ...] = (
     follow_studies, extra_keys, forget_messages, deliver, compressors, scrubbers, commitments,
     follow_performed, unlinkers, match_studies, file_reports, correct_patients, pass_messages_on, notify_peers,
-    fetch_studies, fetch_priors, retire, synchronise, pass_alarms_on, watch_certificates,
+    fetch_studies, move_files, fetch_priors, retire, synchronise, pass_alarms_on, watch_certificates,
 )  # fmt: skip
 
 

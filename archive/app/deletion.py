@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from archive.app.store import Archive
 from archive.config import Config
@@ -11,28 +11,29 @@ from archive.index import Index
 from archive.services.corrections import FOLDER as CORRECTIONS
 from archive.services.corrections import Corrections
 from archive.services.deletion import FOLDER, Deletion, Unlinking
+from archive.services.placing import MAIN
 from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from archive.workers.unlink import UnlinkDeleted
 from archive.workers.worker import Worker
 
 
-def deletion_of(index: Index, volume: Volume) -> Deletion:
-    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
-    return Deletion(index, corrections, Ledger(volume.root / FOLDER), volume)
+def deletion_of(index: Index, volume: Volume, others: Mapping[str, Volume] | None = None) -> Deletion:
+    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS, guard=volume.require), time.time)
+    return Deletion(index, corrections, Ledger(volume.root / FOLDER, guard=volume.require), volume, others)
 
 
-def finish_deletions(index: Index, volume: Volume) -> int:
+def finish_deletions(index: Index, volumes: Mapping[str, Volume]) -> int:
     """Unlink all that was deleted, before an index is rebuilt from the files; return how many files that were.
 
     Once the journals have been settled on the new index, the next start looks for what they brought back.
     """
-    deletion_of(index, volume).settle()
-    done = Unlinking(index, {volume.name: volume}, time.time).all()
+    deletion_of(index, volumes[MAIN], volumes).settle()
+    done = Unlinking(index, volumes, time.time).all()
     index.deletion.look_again()
     return done
 
 
 def unlinkers(archive: Archive, config: Config) -> Iterable[Worker]:
     """One worker, always: anything may be deleted while the archive runs."""
-    return (UnlinkDeleted(Unlinking(archive.index, {archive.volume.name: archive.volume}, time.time)),)
+    return (UnlinkDeleted(Unlinking(archive.index, archive.volumes, time.time)),)

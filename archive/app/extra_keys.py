@@ -23,6 +23,6 @@ def extra_keys(archive: Archive, config: Config) -> Iterable[Worker]:
         peer = config.peer(source)
         return (peer.default_charset if peer else "") or ""
 
-    fill = ExtraFill(archive.index, {archive.volume.name: archive.volume}, charset_of)
+    fill = ExtraFill(archive.index, archive.volumes, charset_of)
     owner = f"{socket.gethostname()}:{archive.volume.root}"
     return (FillExtraKeys(archive.index, fill, owner, clock=time.time, monotonic=time.monotonic),)

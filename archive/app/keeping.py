@@ -37,7 +37,7 @@ def compressors(archive: Archive, config: Config) -> Iterable[Worker]:
     codec = Codec(archive.volume.spool.path, workers=number, seconds=SECONDS, niceness=NICENESS)
     owner = f"{socket.gethostname()}:{archive.volume.root}"
     for count in range(1, number + 1):
-        compression = Compression(archive.index, archive.volume, codec, archive.integrity, time.monotonic)
+        compression = Compression(archive.index, archive.volumes, codec, archive.integrity, time.monotonic)
         yield Compressor(count, archive.index, compression, archive.integrity, codec, owner, time.time)
 
 
@@ -49,7 +49,7 @@ def scrubbers(archive: Archive, config: Config) -> Iterable[Worker]:
     yield Scrubber(
         Scrub(
             archive.index,
-            {archive.volume.name: archive.volume},
+            archive.volumes,
             archive.integrity,
             every=settings.every,
             rate=settings.rate,

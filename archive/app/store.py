@@ -9,16 +9,30 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 
-from archive.app import keeping, matchcauses, messagecauses, noticecauses, receiving, routing, steps
+from archive.app import (
+    alarming,
+    keeping,
+    matchcauses,
+    messagecauses,
+    noticecauses,
+    prefetchcauses,
+    receiving,
+    routing,
+    steps,
+    volumes,
+)
 from archive.app.space import reserve_of
+from archive.app.volumes import open_volume, open_volumes, tiers_of
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
-from archive.errors import ConfigurationError
+from archive.errors import ArchiveError, ConfigurationError
 from archive.index import Index, open_index
 from archive.services import placing
+from archive.services.alarms import Line, Raise, nobody
 from archive.services.causes import Causes
 from archive.services.commit import Committer
 from archive.services.corrected import corrections_of
@@ -29,6 +43,7 @@ from archive.services.deletion import Deletion
 from archive.services.find import Find
 from archive.services.integrity import Integrity
 from archive.services.quarantine import Quarantine
+from archive.services.refusals import Refusals
 from archive.services.reindex import is_unfinished
 from archive.services.retrieve import Retrieve
 from archive.services.store import Rules, Store
@@ -44,7 +59,7 @@ log = logging.getLogger(__name__)
 # Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
 CAUSES: tuple[Callable[[Causes, Config], None], ...] = (
     routing.add, keeping.compress_arrivals, steps.add, matchcauses.add,
-    messagecauses.add, noticecauses.add,
+    messagecauses.add, noticecauses.add, alarming.add, prefetchcauses.add, volumes.add,
 )  # fmt: skip
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
@@ -53,22 +68,28 @@ INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is
 class Archive:
     """One process's hold on the archive: index, volume and services. A context manager."""
 
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time, line: Line | None = None) -> None:
+        """``line`` is where alarms are told; without one nobody is."""
         self.config = config
+        self.alarm: Raise = line.raise_alarm if line else nobody
+        self._line = line
+        self._listen_to(config)
         self.index = index_of(config)
         self.volume = open_volume(config, self.index, clock)
-        sweep_spool(self.volume, self.index)  # a process that was killed is replaced while the others go on
+        self.volumes = open_volumes(config, self.index, clock, self.volume)
+        sweep_spool(self.volumes, self.index)  # a process that was killed is replaced while the others go on
         self.journal = open_journal(config, self.volume)
         self.committer = open_committer(config, self.volume, self.index, self.journal)
         self.committer.recover()
         self._clock = clock
-        volumes = {self.volume.name: self.volume}
-        self.integrity = Integrity(self.index, volumes, clock, causes(config))
-        self.corrections = Corrections(self.index, Ledger(self.volume.root / CORRECTIONS), clock)
+        self.integrity = Integrity(self.index, self.volumes, clock, causes(config))
+        ledger = Ledger(self.volume.root / CORRECTIONS, guard=self.volume.require)
+        self.corrections = Corrections(self.index, ledger, clock)
         self.outgoing = receiving.outgoing(config, clock, corrections_of(self.index))
+        self._refusals = Refusals(self.alarm)
         self.store = self._store_for(config)
         self.find = Find(self.index)
-        self.retrieve = Retrieve(self.index, volumes)
+        self.retrieve = Retrieve(self.index, self.volumes, tiers_of(config))
         self.codec = Codec(spool=self.volume.spool.path)
         self._checkpoint = Runner("checkpoint", self.committer.checkpoint, self.journal.wake)
         self._trim = Runner("index log", self.index.trim_log, self.index.log_full)
@@ -78,10 +99,15 @@ class Archive:
     def change(self, config: Config) -> None:
         """Go on with the rules of `config`; what has begun keeps the old ones."""
         self.config = config
+        self._listen_to(config)
         self.volume.reserve = reserve_of(config, self.volume.root)
         self.committer.check_names = checks_names(config)
         self.outgoing = receiving.outgoing(config, self._clock, corrections_of(self.index))
         self.store = self._store_for(config)
+
+    def _listen_to(self, config: Config) -> None:
+        if self._line is not None:
+            self._line.wanted = bool(config.notify)
 
     def _store_for(self, config: Config) -> Store:
         return Store(
@@ -93,7 +119,14 @@ class Archive:
             causes=causes(config),
             mend=self.integrity.mend,
             changing=receiving.changing(config, self._clock),
+            refusals=self._refusals,
         )
+
+    def well(self) -> None:
+        """Say that disk and index work, where they do: who said otherwise may have ended before it could."""
+        with suppress(ArchiveError):
+            self.volume.check()
+            self._refusals.well()
 
     def close(self) -> None:
         self.codec.close()
@@ -137,12 +170,6 @@ def index_of(config: Config) -> Index:
     return open_index(config.index.url, statement_timeout=config.index.statement_timeout, extra=extra)
 
 
-def open_volume(config: Config, index: Index, clock: Callable[[], float]) -> Volume:
-    volume = Volume(config.storage.path, reserve=reserve_of(config, config.storage.path), clock=clock)
-    volume.open(expected=not index.is_empty())
-    return volume
-
-
 def open_journal(config: Config, volume: Volume, slot: int | None = None) -> Journal:
     return Journal(volume.root / "journal", config.storage.journal or INTENTS_ONLY, slot)
 
@@ -165,7 +192,8 @@ def recover(config: Config) -> None:
     if is_unfinished(index):
         raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
-    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS), time.time)
+    volumes = open_volumes(config, index, time.time, volume)
+    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS, guard=volume.require), time.time)
     corrections.start()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
@@ -178,8 +206,8 @@ def recover(config: Config) -> None:
         committer.recover()
         committer.close()
     # Behind the journals, which on a new index bring back what was deleted since.
-    Deletion(index, corrections, Ledger(volume.root / DELETIONS), volume).start()
-    sweep_spool(volume, index)
+    Deletion(index, corrections, Ledger(volume.root / DELETIONS, guard=volume.require), volume, volumes).start()
+    sweep_spool(volumes, index)
     Quarantine(volume, index).adopt(receiving.sources(config).issuers)
     volume.close()
     index.close()
@@ -199,7 +227,8 @@ def settle_journals(config: Config) -> None:
         index.close()
 
 
-def sweep_spool(volume: Volume, index: Index) -> None:
-    removed = sweep(volume.root / "spool", lambda folder: placing.settle(folder, volume, index))
+def sweep_spool(volumes: Mapping[str, Volume], index: Index) -> None:
+    spool = volumes[placing.MAIN].root / "spool"
+    removed = sweep(spool, lambda folder: placing.settle(folder, volumes, index))
     if removed:
         log.warning("removed %d unfinished files of dead processes", removed)

@@ -127,7 +127,7 @@ def opened(options: argparse.Namespace) -> Iterator[Corrections]:
     index = index_of(config)
     volume = open_volume(config, index, time.time)
     try:
-        yield Corrections(index, Ledger(volume.root / FOLDER), time.time)
+        yield Corrections(index, Ledger(volume.root / FOLDER, guard=volume.require), time.time)
     finally:
         volume.close()
         index.close()

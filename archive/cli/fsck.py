@@ -6,7 +6,7 @@ import argparse
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from archive.app import Archive
 from archive.app.receiving import sources
 from archive.app.store import index_of, open_volume, recover
+from archive.app.volumes import known_volumes
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config
 from archive.config.units import read_size
@@ -48,11 +49,11 @@ def _rate(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     config = configuration(options)
     choice = Choice(options.digest, options.study, options.repair, options.resume)
-    with _opened(config, repair=bool(choice.repair)) as (index, volume, integrity, strays):
+    with _opened(config, repair=bool(choice.repair)) as (index, volumes, integrity, strays):
         total = index.statistics().instances if not choice.study_uid else None
         with tqdm(total=total, unit="file", disable=None if not options.json else True) as bar:
             work = Fsck(
-                index, volume, integrity, strays, choice, progress=lambda count, size: _advance(bar, count),
+                index, volumes, integrity, strays, choice, progress=lambda count, size: _advance(bar, count),
                 pace=Throttle(options.rate, time.monotonic, time.sleep),
             )  # fmt: skip
             found = list(_said(work.run(), bar, quiet=options.json))
@@ -61,22 +62,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _opened(config: Config, *, repair: bool) -> Iterator[tuple[Index, Volume, Integrity, Strays]]:
+def _opened(config: Config, *, repair: bool) -> Iterator[tuple[Index, Mapping[str, Volume], Integrity, list[Strays]]]:
     """What a check needs. Only repair opens the whole archive, which settles what a crash left."""
     if repair:
         recover(config)
         with Archive(config) as archive:
-            strays = Strays(
-                archive.index, archive.volume, archive.integrity, archive.store, time.time,
-                _grace(archive.volume, own=1), sources(config),
-            )  # fmt: skip
-            yield archive.index, archive.volume, archive.integrity, strays
+            grace = _grace(archive.volume, own=1)
+            strays = [
+                Strays(archive.index, each, archive.integrity, archive.store, time.time, grace, sources(config))
+                for each in archive.volumes.values() if each.is_there()
+            ]  # fmt: skip
+            yield archive.index, archive.volumes, archive.integrity, strays
         return
     index = index_of(config)
     volume = open_volume(config, index, time.time)
     try:
-        integrity = Integrity(index, {volume.name: volume}, time.time)
-        yield index, volume, integrity, Strays(index, volume, integrity, None, time.time, _grace(volume))
+        volumes = known_volumes(config, index, time.time) | {volume.name: volume}
+        integrity, grace = Integrity(index, volumes, time.time), _grace(volume)
+        there = [each for each in volumes.values() if each.is_there()]
+        yield index, volumes, integrity, [Strays(index, each, integrity, None, time.time, grace) for each in there]
     finally:
         volume.close()
         index.close()

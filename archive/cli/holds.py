@@ -61,7 +61,7 @@ def _with(options: argparse.Namespace, user: str, steps: Sequence[Callable[[Hold
     index = index_of(config)
     volume = open_volume(config, index, time.time)
     try:
-        holds = Holds(index, Ledger(volume.root / FOLDER), time.time)
+        holds = Holds(index, Ledger(volume.root / FOLDER, guard=volume.require), time.time)
         done = [step(holds, by(options.user or user, options.why)) for step in steps]
     finally:
         volume.close()

@@ -11,8 +11,10 @@ from tqdm import tqdm
 from archive.app.deletion import finish_deletions
 from archive.app.receiving import sources
 from archive.app.store import index_of, open_volume, recover, rules, settle_journals
+from archive.app.volumes import long_term, seen_volumes
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.config import Config
+from archive.config.volumes import MAIN
 from archive.errors import ConfigurationError
 from archive.services.reindex import Read, Reader, Reindex, Report
 from archive.storage.journal import in_use
@@ -35,8 +37,10 @@ def run(options: argparse.Namespace) -> int:
     index = index_of(config)
     volume = open_volume(config, index, time.time)
     try:
-        finish_deletions(index, volume)
-        work = Reindex(index, volume, reader(config), in_processes(max(options.processes, 0)))
+        volumes = seen_volumes(config, index, time.time, volume)
+        finish_deletions(index, volumes)
+        others = [each for each in volumes.values() if each is not volume]
+        work = Reindex(index, volume, reader(config), in_processes(max(options.processes, 0)), others)
         total = work.begin(resume=options.resume)
         with tqdm(total=total, unit="file", disable=True if options.json else None) as bar:
             report = work.run(lambda done: bar.update(done - bar.n))
@@ -51,22 +55,24 @@ def reader(config: Config) -> Reader:
     """How the files of this archive are read."""
     found = sources(config)
     tags = frozenset(rules(config).wanted)
-    return Reader(str(config.storage.path), "main", tags, found.charsets, found.issuers)
+    others = {each.name: str(each.path) for each in long_term(config)}
+    return Reader(str(config.storage.path), MAIN, tags, found.charsets, found.issuers, others)
 
 
 def _report(options: argparse.Namespace, report: Report) -> int:
     if options.json:
         show_json(
             {
-                "stored": report.stored, "quarantined": report.quarantined, "unreadable": _listed(report.unreadable),
+                "stored": report.stored, "copies": report.copies, "quarantined": report.quarantined, "unreadable": _listed(report.unreadable),
                 "refused": _listed(report.refused),
             }
         )  # fmt: skip
     else:
         for each in (*report.unreadable, *report.refused):
             warn(f"{each.path}: {each.reason}")
+        copies = f", {report.copies} copies on other volumes" if report.copies else ""
         print(
-            f"{report.stored} instances, {report.quarantined} in quarantine, {len(report.unreadable)} files unreadable,"
+            f"{report.stored} instances{copies}, {report.quarantined} in quarantine, {len(report.unreadable)} files unreadable,"
             f" {len(report.refused)} not needed"
         )
     return 1 if report.unreadable else 0

@@ -115,16 +115,19 @@ class Copies:
 
     def oldest(self, limit: int) -> list[str]:
         """Studies that could leave the cache, the one that was not used for longest first."""
-        return [str(row[0]) for row in self._read("SELECT study_instance_uid FROM residence ORDER BY used LIMIT ?", limit)]
+        sql = "SELECT study_instance_uid FROM residence ORDER BY used LIMIT ?"
+        return [str(row[0]) for row in self._read(sql, limit)]
 
-    def studies(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Id and UID of studies that have instances in the cache alone, after an id."""
+    def survey(self, after: int, limit: int) -> tuple[list[str], int | None]:
+        """Of the next studies those that have instances in the cache alone, and the id to go on after."""
         sql = (
-            "SELECT s.id, s.study_instance_uid FROM study s WHERE s.id > ? AND EXISTS (SELECT 1 FROM series e"
+            "SELECT s.id, s.study_instance_uid, EXISTS (SELECT 1 FROM series e"
             " JOIN instance i ON i.series = e.id LEFT JOIN copy c ON c.instance = i.id"
-            " WHERE e.study = s.id AND i.volume = ? AND c.instance IS NULL) ORDER BY s.id LIMIT ?"
+            " WHERE e.study = s.id AND i.volume = ? AND c.instance IS NULL) FROM study s"
+            " WHERE s.id > ? ORDER BY s.id LIMIT ?"
         )
-        return [(int(key), str(uid)) for key, uid in self._read(sql, after, MAIN, limit)]
+        rows = self._read(sql, MAIN, after, limit)
+        return [str(uid) for _, uid, wanted in rows if wanted], int(rows[-1][0]) if len(rows) == limit else None
 
     # -- numbers --------------------------------------------------------------------------------
 
@@ -133,7 +136,7 @@ class Copies:
         sql = (
             "SELECT volume, SUM(files), CAST(SUM(size) AS BIGINT) FROM"
             " (SELECT volume, COUNT(*) AS files, SUM(data_size) AS size FROM instance WHERE volume <> 'main'"
-            " GROUP BY volume UNION ALL SELECT volume, COUNT(*), SUM(data_size) FROM copy GROUP BY volume) AS both_kinds"
+            " GROUP BY volume UNION ALL SELECT volume, COUNT(*), SUM(data_size) FROM copy GROUP BY volume) AS kinds"
             " GROUP BY volume ORDER BY volume"
         )
         return [Held(str(volume), int(files), int(size)) for volume, files, size in self._read(sql)]
@@ -147,8 +150,8 @@ class Copies:
         """Studies that wait for a task of a kind, and their bytes."""
         sql = (
             "SELECT COUNT(*), CAST(COALESCE(SUM(s.total_size), 0) AS BIGINT) FROM"
-            " (SELECT DISTINCT study_uid FROM task WHERE kind = ? AND ready IS NOT NULL AND study_uid <> '') AS open_tasks"
-            " JOIN study s ON s.study_instance_uid = open_tasks.study_uid"
+            " (SELECT DISTINCT study_uid FROM task WHERE kind = ? AND ready IS NOT NULL AND study_uid <> '') AS t"
+            " JOIN study s ON s.study_instance_uid = t.study_uid"
         )
         row = self._read(sql, kind)[0]
         return int(row[0]), int(row[1])
@@ -180,7 +183,7 @@ class Copies:
         return self._database.transact(work)
 
     def evict(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """From now on these instances are read where their copies are, and their files are unlinked; which they were."""
+        """From now on these are read where their copies are, and their files are unlinked; which they were."""
         chosen = list(pairs)
 
         def work(session: Session) -> list[Pair]:

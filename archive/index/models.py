@@ -16,9 +16,9 @@ from archive.index.correctionmodels import CorrectionRow, OperationRow, Received
 from archive.index.jobmodels import JOB_MODELS
 from archive.index.lifemodels import CommitmentRow, StudyHistory
 from archive.index.ordermodels import ORDER_MODELS
+from archive.index.retentionmodels import HoldRow, RetentionRow
 from archive.index.syncmodels import SYNC_MODELS
 from archive.index.volumemodels import CopyRow, ResidenceRow
-from archive.index.retentionmodels import HoldRow, RetentionRow
 
 
 class _Table(peewee.Model):

@@ -158,7 +158,7 @@ class Upkeep:
         return True
 
     def settled(self, sop_instance_uid: str) -> set[tuple[str, str]]:
-        """Volume and path of an instance, its copy and its earlier versions once every transaction about it has ended."""
+        """Volume and path of an instance, its copy and earlier versions once every transaction about it has ended."""
 
         def work(session: Session) -> list[Row]:
             sql = "UPDATE instance SET path = path WHERE sop_instance_uid = ? RETURNING id, volume, path"

@@ -236,6 +236,7 @@ class Committer:
             part.discard()
             raise
         self._volume.sync_part(part)
+        self._volume.require()
         (self._volume.root / path).parent.mkdir(parents=True, exist_ok=True)
         self._volume.place(part, path)
 

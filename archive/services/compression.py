@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,12 @@ from archive.dicom.expression import Expression
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import holds
 from archive.dicom.uids import RLE, Pixels, transfer_syntax
-from archive.errors import NotTranscodable
+from archive.errors import NotTranscodable, StorageFailed
 from archive.index import Index, Location, NewTask, StoredInstance
 from archive.index.upkeep import Form, Received
 from archive.services.causes import Cause, Event
 from archive.services.integrity import Integrity
-from archive.services.placing import Note
+from archive.services.placing import MAIN, Note, Noted
 from archive.storage.local import Part, Volume
 
 log = logging.getLogger(__name__)
@@ -102,18 +102,19 @@ class Result:
 
 
 class Compression:
-    """Compresses instances of one volume; for one thread."""
+    """Compresses instances, wherever they are, into the volume that takes what arrives; for one thread."""
 
     def __init__(
         self,
         index: Index,
-        volume: Volume,
+        volumes: Mapping[str, Volume],
         codec: Codec,
         integrity: Integrity,
         timer: Callable[[], float],
     ) -> None:
         self._index = index
-        self._volume = volume
+        self._volumes = volumes
+        self._volume = volumes[MAIN]
         self._codec = codec
         self._integrity = integrity
         self._timer = timer
@@ -131,8 +132,8 @@ class Compression:
         size = instance.location.size
         if reason := unfit(instance.transfer_syntax, target, recompress=recompress):
             return Result(size, size, reason)
-        if instance.damage or instance.location.volume != self._volume.name:
-            return Result(size, size, instance.damage or "on another volume")
+        if instance.damage:
+            return Result(size, size, instance.damage)
         try:
             return self._compress(instance, target)
         except NotTranscodable as error:
@@ -142,6 +143,7 @@ class Compression:
         received = self._index.upkeep.received(instance)
         if received is None:
             return Result(0, 0, "no longer there")
+        self._source(instance.location).require()
         self._volume.check(instance.location.size)
         prefix = file_meta(
             instance.sop_class_uid, instance.sop_instance_uid, target, source=received.source, private=said(received)
@@ -156,7 +158,7 @@ class Compression:
         self, instance: StoredInstance, target: str, prefix: bytes, received: Received, part: Part
     ) -> Result:
         old, started = instance.location, self._timer()
-        made = self._codec.compress(self._volume.root / old.path, target, prefix, part.path)
+        made = self._codec.compress(self._source(old).root / old.path, target, prefix, part.path)
         if made.sha256_before != instance.sha256:
             return self._refuse(instance)
         if len(prefix) + made.size >= old.offset + old.size:
@@ -170,7 +172,8 @@ class Compression:
 
     def _place(self, instance: StoredInstance, form: Form, part: Part, seconds: float) -> Result:
         old, new = instance.location, form.location
-        note = Note(self._volume, instance.sop_instance_uid, (old.path, new.path))
+        files = [Noted(instance.sop_instance_uid, place.volume, place.path) for place in (old, new)]
+        note = Note(self._volumes, files)
         self._doubtful.append(note)  # should the index not answer: it may have taken effect all the same
         try:
             self._volume.place(part, new.path)
@@ -178,6 +181,12 @@ class Compression:
         finally:
             self._settle_doubts()
         return Result(old.size, new.size, "" if exchanged else "changed meanwhile")
+
+    def _source(self, place: Location) -> Volume:
+        volume = self._volumes.get(place.volume)
+        if volume is None:
+            raise StorageFailed("storage is not available", f"volume {place.volume} is not configured")
+        return volume
 
     def _refuse(self, instance: StoredInstance) -> Result:
         """What was read is not what came: damage, or the row has changed since."""

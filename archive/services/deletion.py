@@ -22,6 +22,7 @@ from archive.index import Index
 from archive.index.corrections import By
 from archive.index.deletion import Seen
 from archive.services.corrections import Corrections
+from archive.storage.files import unlink_files
 from archive.storage.ledger import Ledger
 from archive.storage.local import DAY, Volume, sync_folder
 
@@ -48,12 +49,15 @@ class Deleted:
 class Deletion:
     """Phase one, of one archive."""
 
-    def __init__(self, index: Index, corrections: Corrections, ledger: Ledger, volume: Volume) -> None:
-        """``volume`` is the one whose root has the ledger."""
+    def __init__(
+        self, index: Index, corrections: Corrections, ledger: Ledger, volume: Volume,
+        others: Mapping[str, Volume] | None = None,
+    ) -> None:  # fmt: skip
+        """``volume`` is the one whose root has the ledger, ``others`` are those besides by their names."""
         self._index = index
         self._corrections = corrections
         self._ledger = ledger
-        self._volume = volume
+        self._all = {**(others or {}), volume.name: volume}
 
     def would_delete(self, uid: str) -> Deleted:
         """What a UID names. Raises NotThere."""
@@ -98,7 +102,8 @@ class Deletion:
             log.error("%s: nothing is deleted until %s is mended or moved away", error, self._ledger.folder)
 
     def _is_there(self, volume: str, path: str) -> bool:
-        return volume != self._volume.name or (self._volume.root / path).exists()
+        here = self._all.get(volume)
+        return here is None or not here.is_there() or (here.root / path).exists()
 
 
 class Unlinking:
@@ -108,12 +113,13 @@ class Unlinking:
         self._index = index
         self._volumes = volumes
         self._clock = clock
-        self._after = 0  # tombstones up to here are of volumes that are not configured
+        self._after = 0  # tombstones up to here are of volumes that are not there
 
     def some(self) -> float | None:
         """Unlink a batch; return the seconds until the next one, None when all is done."""
         page = self._index.deletion.tombstones(limit=BATCH, after=self._after)
-        here = [each for each in page if each[1] in self._volumes]
+        there = {name for name in {each[1] for each in page} & set(self._volumes) if self._volumes[name].is_there()}
+        here = [each for each in page if each[1] in there]
         if page and not here:
             self._after = page[-1][0]
             return 0.0
@@ -122,8 +128,8 @@ class Unlinking:
             return LATER if again else None
         try:
             self._unlink([(self._volumes[volume], path) for _, volume, path in here])
-        except OSError as error:
-            log.error("deleted files cannot be unlinked, trying again: %s", error.strerror)
+        except (OSError, StorageFailed) as error:
+            log.error("deleted files cannot be unlinked, trying again: %s", getattr(error, "strerror", None) or error)
             return LATER
         self._index.deletion.unlinked([key for key, _, _ in here])
         return REST
@@ -138,10 +144,10 @@ class Unlinking:
 
     def _unlink(self, files: Sequence[tuple[Volume, str]]) -> None:
         """When it returns, the names are gone, and would be after a power cut."""
-        folders = set()
-        for volume, path in files:
-            volume.remove(path)
-            folders.add((volume.root / path).parent)
+        folders = {(volume.root / path).parent for volume, path in files}
+        for volume in {volume.name: volume for volume, _ in files}.values():
+            with volume.standing() as root_fd:
+                unlink_files(root_fd, [path for each, path in files if each is volume])
         for folder in sorted(folders):
             self._close_folder(folder)
 

@@ -8,7 +8,7 @@ archive; only `repair` moves files or changes numbers, and it throws nothing awa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -37,6 +37,8 @@ class Kind(Enum):
     LEFTOVER = "leftover of a dead process"
     COUNTERS = "wrong counters"
     QUARANTINE = "quarantine"
+    VOLUME = "volume"  # one that is not there: nothing is said of what is on it
+    COPY = "damaged copy"  # on another volume, while the file itself is right
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,24 @@ Progress = Callable[[int, int], None]  # instances and bytes since the last call
 
 
 class Fsck:
-    """One run over one volume."""
+    """One run over all volumes that are there."""
 
     def __init__(
         self,
         index: Index,
-        volume: Volume,
+        volumes: Mapping[str, Volume],
         integrity: Integrity,
-        strays: Strays,
+        strays: Sequence[Strays],
         choice: Choice,
         *,
         progress: Progress = lambda count, size: None,
         pace: Pace = at_once,
     ) -> None:
+        """``strays`` are those of each volume that is there, of the one that takes what arrives first."""
         self._index = index
-        self._volume = volume
+        self._volumes = volumes
+        self._volume = volumes[placing.MAIN]
+        self._lost = {name for name, volume in volumes.items() if not volume.is_there()}
         self._integrity = integrity
         self._strays = strays
         self._choice = choice
@@ -87,15 +92,22 @@ class Fsck:
 
     def run(self) -> Iterator[Problem]:
         """What is wrong, as it is found; repaired ones say how."""
+        yield from self._not_there()
         damaged = yield from self._held_back(self._instances())
         if not self._choice.study_uid:
             yield from self._versions()
+            yield from self._copies()
             yield from self._find_strays()
         yield from self._rescued(damaged)
         if not self._choice.study_uid:
             yield from self._leftovers()
             yield from self._quarantine()
         yield from self._counters()
+
+    def _not_there(self) -> Iterator[Problem]:
+        for name in sorted(self._lost):
+            detail = f"volume {name} is not there, what is on it was not looked at"
+            yield Problem(Kind.VOLUME, str(self._volumes[name].root), "", detail)
 
     def _held_back(self, found: Iterator[Problem]) -> Generator[Problem, None, list[Problem]]:
         """Say damage at once, unless it may be repaired by what is found later."""
@@ -122,6 +134,8 @@ class Fsck:
             self._index.put(POSITION, "0")
 
     def _instance(self, instance: StoredInstance) -> Iterator[Problem]:
+        if instance.location.volume in self._lost:
+            return
         try:
             if self._choice.digest:
                 self._integrity.verify(instance, self._pace)
@@ -137,7 +151,8 @@ class Fsck:
         if not damaged:
             return
         # What repair has done before may have mended some.
-        mended = dict(self._strays.rescue(problem.path for problem in damaged if problem.kind is not Kind.MISSING))
+        paths = [problem.path for problem in damaged if problem.kind is not Kind.MISSING]
+        mended = {uid: path for strays in self._strays for uid, path in strays.rescue(paths)}
         for problem in damaged:
             known = self._index.known(problem.uid)
             if problem.uid in mended:
@@ -152,8 +167,11 @@ class Fsck:
         after = 0
         while page := self._index.upkeep.versions(after, PAGE):
             for version in page:
+                volume = self._volumes.get(version.location.volume)
+                if volume is None or volume.name in self._lost:
+                    continue
                 try:
-                    with Digesting(self._volume, version.location) as reading:
+                    with Digesting(volume, version.location) as reading:
                         if self._choice.digest:
                             reading.read_all(self._pace)
                             reading.require(version.sha256)
@@ -162,17 +180,36 @@ class Fsck:
                         yield Problem(_kind(error), version.location.path, version.sop_instance_uid, str(error))
             after = page[-1].id
 
+    def _copies(self) -> Iterator[Problem]:
+        """Second files of instances."""
+        after = 0
+        while page := self._index.copies.page(after, PAGE):
+            for pair in page:
+                if pair.copy.volume in self._lost:
+                    continue
+                try:
+                    self._integrity.look_at_copy(pair, self._pace if self._choice.digest else None)
+                except Damaged as error:
+                    done = "copied again" if self._choice.repair and self._integrity.renew_copy(pair) else ""
+                    yield Problem(Kind.COPY, pair.copy.path, pair.instance.sop_instance_uid, str(error), done)
+            after = page[-1].instance.id
+
     # -- files without rows ---------------------------------------------------------------------
 
     def _find_strays(self) -> Iterator[Problem]:
-        for stray in self._strays.find():
-            uid = stray.content.sop_instance_uid if stray.content else ""
-            yield Problem(Kind.STRAY, stray.path, uid, stray.words, self._settle(stray))
+        noted = placing.noted(self._volumes)
+        for strays in self._strays:
+            for stray in strays.find():
+                uid = stray.content.sop_instance_uid if stray.content else ""
+                if (strays.volume.name, stray.path) in noted:
+                    yield Problem(Kind.LEFTOVER, stray.path, uid, "noted by a dead process, settled at the next start")
+                else:
+                    yield Problem(Kind.STRAY, stray.path, uid, stray.words, self._settle(strays, stray))
 
-    def _settle(self, stray: Stray) -> str:
+    def _settle(self, strays: Strays, stray: Stray) -> str:
         if self._choice.repair == "adopt":
-            return self._strays.adopt(stray)
-        return self._strays.put_aside(stray) if self._choice.repair else ""
+            return strays.adopt(stray)
+        return strays.put_aside(stray) if self._choice.repair else ""
 
     def _leftovers(self) -> Iterator[Problem]:
         folder = self._volume.root / "spool"
@@ -181,7 +218,7 @@ class Fsck:
             done = "removed" if self._choice.repair else ""
             yield Problem(Kind.LEFTOVER, self._relative(path), "", "never acknowledged", done)
         if found and self._choice.repair:
-            spool.sweep(folder, lambda each: placing.settle(each, self._volume, self._index))
+            spool.sweep(folder, lambda each: placing.settle(each, self._volumes, self._index))
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path, self._volume.root)
@@ -197,7 +234,7 @@ class Fsck:
                     yield self._lost_entry(entry.id, entry.path, entry.new.header.sop_instance_uid)
             after = page[-1].id
         for path in sorted(files - listed):
-            if self._strays.is_old(path) and not self._index.upkeep.quarantines(path):
+            if self._strays[0].is_old(path) and not self._index.upkeep.quarantines(path):
                 done = f"moved to {aside(self._volume, path)}" if self._choice.repair else ""
                 yield Problem(Kind.QUARANTINE, path, "", "a file that the quarantine does not list", done)
 

@@ -14,12 +14,15 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from archive.dicom.part10 import read_file_meta
 from archive.errors import Damaged, Missing, NotUnderstood, OutOfResources, StorageFailed, WrongContent, WrongSize
 from archive.index import Index, Location, NewInstance, StoredInstance
+from archive.index.copies import Pair
 from archive.services.causes import DAMAGE, Causes, Event
-from archive.storage.local import SENTINEL, Volume, sync_folder
+from archive.storage.files import make_folder
+from archive.storage.local import Volume, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,15 @@ Pace = Callable[[int], None]  # told how many bytes were read; may wait
 
 def at_once(size: int) -> None:
     """Read as fast as the disk."""
+
+
+class Named(Protocol):
+    """What a file's meta information names."""
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def transfer_syntax(self) -> str: ...
 
 
 class Integrity:
@@ -74,6 +86,8 @@ class Integrity:
                 return examine(instance)
             except Damaged as error:
                 fault = error
+        if self._fall_back(instance):
+            return
         self.mark(instance, fault)
         raise fault
 
@@ -85,6 +99,38 @@ class Integrity:
             reading.require_meta(instance)
         if instance.damage and self._index.upkeep.clear(instance):
             log.warning("instance %s is whole again", instance.sop_instance_uid)
+
+    def look_at_copy(self, pair: Pair, pace: Pace | None = at_once) -> None:
+        """Raise Damaged when the copy of an instance is not whole: by its digest, or without a pace by its length."""
+        with Digesting(self._volume(pair.copy), pair.copy) as reading:
+            if pace is not None:
+                reading.read_all(pace)
+                reading.require(pair.instance.sha256)
+                reading.require_meta(pair.instance)
+
+    def renew_copy(self, pair: Pair) -> bool:
+        """Forget a damaged copy and want another one, if the instance itself is whole."""
+        if self._index.copies.of(pair.instance.id) != pair.copy:
+            return False  # exchanged a moment ago
+        try:
+            self.read(pair.instance)
+        except (Damaged, OutOfResources):
+            return False
+        log.error("copy of instance %s is damaged: it is made again", pair.instance.sop_instance_uid)
+        return self._index.copies.lose(pair, self._clock())
+
+    def _fall_back(self, instance: StoredInstance) -> bool:
+        """Let a whole copy stand for a damaged file, which goes."""
+        copy = self._index.copies.of(instance.id)
+        if copy is None:
+            return False
+        pair = Pair(instance, copy)
+        try:
+            self.look_at_copy(pair)
+        except (Damaged, OutOfResources):
+            return False
+        log.error("instance %s was damaged, and is read from its copy now", instance.sop_instance_uid)
+        return self._index.copies.fall_back(pair, self._clock())
 
     def _measure(self, instance: StoredInstance) -> None:
         with Digesting(self._volume(instance.location), instance.location):
@@ -124,6 +170,11 @@ class Integrity:
             return False
         except Damaged:
             pass
+        except StorageFailed as error:
+            if stored.location.volume == new.location.volume:
+                raise
+            log.warning("instance %s came again while its file cannot be seen: %s", stored.sop_instance_uid, error)
+            return False  # the index knows it to be whole there
         if not self._index.upkeep.mend(stored, new):
             return False
         aside(self._volume(stored.location), stored.location.path)
@@ -134,7 +185,8 @@ class Integrity:
 def aside(volume: Volume, path: str) -> str:
     """Move a file that no row points to where a person can look at it; its new path, nothing if it is not there."""
     found = f"{LOST}/{secrets.token_hex(8)}-{os.path.basename(path)}"
-    (volume.root / LOST).mkdir(exist_ok=True)
+    with volume.standing() as root_fd:
+        make_folder(root_fd, LOST)
     try:
         os.rename(volume.root / path, volume.root / found)
         sync_folder(volume.root / LOST)
@@ -187,7 +239,7 @@ class Digesting:
         if self._sha.digest() != sha256:
             raise WrongContent("stored file is damaged", f"{self._location.path} has other content than came")
 
-    def require_meta(self, instance: StoredInstance) -> None:
+    def require_meta(self, instance: Named) -> None:
         """What stands before the data set must still name it: so it is decoded, and taken in when the index is lost."""
         try:
             meta = read_file_meta(os.pread(self._fd, HEAD, 0))
@@ -213,8 +265,8 @@ def _opened(volume: Volume, location: Location) -> int:
     try:
         return os.open(volume.root / location.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in GONE and not (volume.root / SENTINEL).exists():
-            raise StorageFailed("storage is not mounted", f"{volume.root / SENTINEL} is gone") from error
+        if error.errno in GONE and not volume.is_there():
+            raise volume.lost() from error
         raise _fault(error, location.path) from error
 
 

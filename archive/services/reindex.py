@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -38,6 +38,7 @@ BATCH = 512  # instances of one transaction
 RUN = 200_000  # files that are sorted in memory, some 30 MB
 LIST = "reindex.list"  # in the storage folder: every file in the order in which it came
 POSITION = "reindex.position"  # under which the index keeps how many lines of it are done
+ELSEWHERE = "//"  # between the name of another volume and a path on it
 REASON = "found in the quarantine when the index was rebuilt"
 
 
@@ -53,20 +54,24 @@ class Reader:
     tags: Collection[int]
     charsets: Mapping[str, str] = field(default_factory=dict)
     issuers: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)  # the roots of volumes besides, by name
 
     def __call__(self, paths: Sequence[str]) -> list[Read]:
         return [self.read(path) for path in paths]
 
     def read(self, path: str) -> Read:
+        """A file below the root, or ``NAME//path`` for one of another volume."""
+        name, apart, inner = path.partition(ELSEWHERE)
+        root, volume, inner = (self.others[name], name, inner) if apart else (self.root, self.volume, path)
         try:
-            with open(os.path.join(self.root, path), "rb") as file:
-                return Read(path, self._instance(path, file.fileno()))
+            with open(os.path.join(root, inner), "rb") as file:
+                return Read(path, self._instance(volume, inner, file.fileno()))
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
             return Read(path, None, getattr(error, "strerror", None) or "empty")
         except NotUnderstood as error:
             return Read(path, None, str(error))
 
-    def _instance(self, path: str, fd: int) -> NewInstance:
+    def _instance(self, volume: str, path: str, fd: int) -> NewInstance:
         status = os.fstat(fd)
         with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as mapped:
             mapped.madvise(mmap.MADV_SEQUENTIAL)
@@ -80,7 +85,7 @@ class Reader:
         said = read_said(meta.private)
         return NewInstance(
             header=identified(header, self.issuers.get(meta.source, "")),
-            location=Location(self.volume, path, meta.offset, status.st_size - meta.offset),
+            location=Location(volume, path, meta.offset, status.st_size - meta.offset),
             transfer_syntax=meta.transfer_syntax,
             sha256=sha256,
             source=meta.source,
@@ -108,6 +113,7 @@ class Report:
     """What came of it."""
 
     stored: int = 0
+    copies: int = 0  # on other volumes, of what is stored
     versions: int = 0
     quarantined: int = 0
     unreadable: list[Read] = field(default_factory=list)
@@ -119,12 +125,15 @@ ReadAll = Callable[[Callable[[Sequence[str]], list[Read]], Iterable[Sequence[str
 
 
 class Reindex:
-    """One run over one volume."""
+    """One run over all volumes."""
 
-    def __init__(self, index: Index, volume: Volume, reader: Reader, read_all: ReadAll) -> None:
-        """``read_all`` lets the reader read chunk after chunk, in their order; nobody else uses the index meanwhile."""
+    def __init__(
+        self, index: Index, volume: Volume, reader: Reader, read_all: ReadAll, others: Sequence[Volume] = ()
+    ) -> None:
+        """``volume`` is the one that takes what arrives, ``others`` are the rest; ``read_all`` lets the reader read chunk after chunk, in their order; nobody else uses the index meanwhile."""
         self._index = index
         self._volume = volume
+        self._others = others
         self._reader = reader
         self._read_all = read_all
         self._list = volume.root / LIST
@@ -140,7 +149,7 @@ class Reindex:
         if not (unfinished and self._list.exists()):
             self._index.put(POSITION, "0")
             self._index.sync()
-            write_list(self._volume, self._list)
+            write_list(self._volume, self._list, self._others)
         with open(self._list, encoding="utf-8", errors="surrogateescape") as lines:
             return sum(1 for _ in lines)
 
@@ -168,12 +177,25 @@ class Reindex:
         for each, result in zip(good, added, strict=True):
             if result.outcome is Outcome.STORED:
                 self.report.stored += 1
+            elif result.outcome is Outcome.EQUAL and each.new and self._is_copy(each.new):
+                self.report.copies += 1
             else:
                 self.report.refused.append(Read(each.path, None, result.reason or "a copy of what another file holds"))
         done += len(found)
         self._index.put(POSITION, str(done))
         progress(done)
         return done
+
+    def _is_copy(self, new: NewInstance) -> bool:
+        """Whether a file with bytes that are known is the second one of its instance, on another volume."""
+        stored = self._index.known(new.header.sop_instance_uid)
+        if stored is None or stored.sha256 != new.sha256:
+            return False
+        if stored.location.volume == self._volume.name and new.location.volume != self._volume.name:
+            return self._index.copies.add([(stored, new.location)], new.received)[0]
+        if stored.location.volume != self._volume.name and new.location.volume == self._volume.name:
+            return self._index.copies.recall(stored, new.location, new.received)
+        return False
 
     def _end(self) -> None:
         self._quarantine()
@@ -197,11 +219,13 @@ def is_unfinished(index: Index) -> bool:
     return bool(index.get(POSITION))
 
 
-def write_list(volume: Volume, target: Path) -> None:
-    """Every file below objects in the order in which it came; whole when it has its name."""
+def write_list(volume: Volume, target: Path, others: Sequence[Volume] = ()) -> None:
+    """Every file below objects in the order in which it came; whole when it has its name. Raises StorageFailed."""
+    for each in others:
+        each.require()
     folder = volume.spool.path / "reindex"
     folder.mkdir()
-    entries = _entries(volume)
+    entries = chain(_entries(volume), *(_entries(each, f"{each.name}{ELSEWHERE}") for each in others))
     with ExitStack() as stack:
         runs: list[TextIO] = []
         while run := sorted(islice(entries, RUN)):
@@ -216,10 +240,11 @@ def write_list(volume: Volume, target: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _entries(volume: Volume) -> Iterator[str]:
+def _entries(volume: Volume, prefix: str = "") -> Iterator[str]:
+    """Of files of the same moment those of other volumes, which are copies mostly, come last."""
     for path in walk(volume, "objects"):
         if "\n" not in path:  # no name of ours
-            yield f"{os.stat(volume.root / path).st_mtime_ns:020d} {path}"
+            yield f"{os.stat(volume.root / path).st_mtime_ns:020d}{int(bool(prefix))} {prefix}{path}"
 
 
 def chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:

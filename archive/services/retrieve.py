@@ -2,28 +2,32 @@
 
 Rules that hold here: what a caller may not see does not exist for it, named by its UID or not; a
 large selection streams from a cursor, so that memory does not grow with it; a file that is missing, has
-another length than the index says or is marked damaged is Damaged and never sent; a file that was compressed
-since its row was read is found where it is now.
+another length than the index says or is marked damaged is Damaged and never sent, unless a copy of it is whole; a
+file that was compressed, or left the cache, since its row was read is found where it is now.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 
 from archive.dicom.matching import Query
-from archive.errors import Damaged
-from archive.index import Index, StoredInstance
+from archive.errors import ArchiveError, Damaged, IndexUnavailable, StorageFailed
+from archive.index import Index, Location, StoredInstance
+from archive.index.copies import MAIN, recall_study
 from archive.services.caller import Caller
 from archive.storage.local import Volume
 
 # Instances held in memory, some 10 MB: a usual selection lets go of the database before the first object is sent,
 # because sending may take hours and an open cursor keeps the database from tidying up.
 HELD = 10_000
+NOTED = 600.0  # seconds for which a study counts as used: room in the cache is made for days, not for minutes
+REMEMBERED = 10_000  # studies
 
 
 @dataclass(slots=True)
@@ -67,12 +71,37 @@ class Selection:
     instances: Iterator[StoredInstance]
 
 
+class Tiers:
+    """Notes which studies are used, and wants back what is not in the cache; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float], *, recall: bool) -> None:
+        self._clock = clock
+        self._recall = recall
+        self._noted: dict[tuple[str, bool], float] = {}
+
+    def note(self, index: Index, instance: StoredInstance) -> None:
+        """Once in a while for each study; an index that does not answer keeps nobody from reading."""
+        away = instance.location.volume != MAIN
+        key, now = (instance.study_uid, away), self._clock()
+        if 0 <= now - self._noted.get(key, -NOTED) < NOTED:
+            return
+        if len(self._noted) >= REMEMBERED:
+            self._noted.clear()
+        self._noted[key] = now
+        with suppress(IndexUnavailable):
+            if not away:
+                index.copies.touch(instance.study_uid, now)
+            elif self._recall:
+                index.add_tasks([recall_study(instance.study_uid)], now)
+
+
 class Retrieve:
     """Selects from one index and opens files on the volumes; thread-safe."""
 
-    def __init__(self, index: Index, volumes: Mapping[str, Volume]) -> None:
+    def __init__(self, index: Index, volumes: Mapping[str, Volume], tiers: Tiers | None = None) -> None:
         self._index = index
         self._volumes = volumes
+        self._tiers = tiers
 
     def select(self, query: Query, caller: Caller) -> Selection:
         """What ``query`` names and ``caller`` may see."""
@@ -83,21 +112,31 @@ class Retrieve:
         return Selection(total, chain(first, found))
 
     def open(self, instance: StoredInstance) -> OpenFile:
-        """The file of an instance; raises Damaged."""
-        if instance.damage:
-            raise Damaged("stored file is damaged", instance.damage)
+        """The file of an instance; raises Damaged, and StorageFailed while its volume is not there."""
+        if self._tiers is not None:
+            self._tiers.note(self._index, instance)
         try:
-            return self._open(instance)
-        except Damaged:
-            now = self._index.known(instance.sop_instance_uid)
-            if now is None or now.location == instance.location or now.damage:
-                raise
-        file = self._open(now)
+            if instance.damage:
+                raise Damaged("stored file is damaged", instance.damage)
+            return self._open(instance.location)
+        except (Damaged, StorageFailed) as error:
+            return self._open_elsewhere(instance, error)
+
+    def _open_elsewhere(self, instance: StoredInstance, error: ArchiveError) -> OpenFile:
+        """Where the file is by now, or the copy of it."""
+        now = self._index.known(instance.sop_instance_uid)
+        if now is None:
+            raise error
+        if now.location != instance.location and not now.damage:
+            file = self._open(now.location)
+        elif self._tiers is not None and (copy := self._index.copies.of(now.id)) is not None:
+            file = self._open(copy)
+        else:
+            raise error
         file.transfer_syntax = now.transfer_syntax
         return file
 
-    def _open(self, instance: StoredInstance) -> OpenFile:
-        location = instance.location
+    def _open(self, location: Location) -> OpenFile:
         volume = self._volumes.get(location.volume)
         if volume is None:
             raise Damaged("stored file is missing", f"volume {location.volume} is not configured")

@@ -123,7 +123,7 @@ class Strays:
         sources: Sources = Sources(),  # noqa: B008 - frozen
     ) -> None:
         self._index = index
-        self._volume = volume
+        self.volume = volume
         self._integrity = integrity
         self._store = store
         self._clock = clock
@@ -132,14 +132,14 @@ class Strays:
 
     def find(self) -> Iterator[Stray]:
         """Every file that has been there for a while and that no row points to."""
-        known = Files(path for volume, path in self._index.upkeep.files() if volume == self._volume.name)
-        for path in walk(self._volume, "objects"):
+        known = Files(path for volume, path in self._index.upkeep.files() if volume == self.volume.name)
+        for path in walk(self.volume, "objects"):
             if path not in known and self.is_old(path) and (stray := self.look(path)) is not None:
                 yield stray
 
     def is_old(self, path: str) -> bool:
         try:
-            status = os.stat(self._volume.root / path)
+            status = os.stat(self.volume.root / path)
         except OSError:
             return False  # gone already
         return max(status.st_mtime, status.st_ctime) <= self._clock() - self._grace
@@ -147,13 +147,13 @@ class Strays:
     def look(self, path: str) -> Stray | None:
         """What a file is; None if a row points to it after all, or if it is gone."""
         try:
-            content = read_content(self._volume.root / path)
+            content = read_content(self.volume.root / path)
         except OSError as error:
             return None if isinstance(error, FileNotFoundError) else Stray(path, None)
-        if self._index.upkeep.has_put_away(self._volume.name, path):
+        if self._index.upkeep.has_put_away(self.volume.name, path):
             return None
         instance = self._index.known(content.sop_instance_uid) if content else None
-        if instance is not None and (instance.location.volume, instance.location.path) == (self._volume.name, path):
+        if instance is not None and (instance.location.volume, instance.location.path) == (self.volume.name, path):
             return None
         return Stray(path, content, instance)
 
@@ -169,11 +169,11 @@ class Strays:
             if error.temporary:
                 raise
             return f"{self.put_aside(stray)}: {error.comment}"
-        self._volume.remove(stray.path)
+        self.volume.remove(stray.path)
         return "taken in" if stray.instance is None else "was there already, whole"
 
     def put_aside(self, stray: Stray) -> str:
-        found = aside(self._volume, stray.path)
+        found = aside(self.volume, stray.path)
         return f"moved to {found}" if found else "gone"
 
     def _contradicts(self, stray: Stray) -> bool:
@@ -206,7 +206,7 @@ class Strays:
             origin, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax, decision
         )
         try:
-            with open(self._volume.root / path, "rb") as file:
+            with open(self.volume.root / path, "rb") as file:
                 file.seek(meta.offset)
                 while block := file.read(CHUNK):
                     reception.write(block)
@@ -219,7 +219,7 @@ class Strays:
 
         Gives UID and path of each that was mended.
         """
-        before = set(walk(self._volume, LOST))
+        before = set(walk(self.volume, LOST))
         seen: set[str] = set()
         waiting = {*paths, *before}
         while waiting:
@@ -228,8 +228,8 @@ class Strays:
                     yield uid, path
             seen |= waiting
             # What lay in the place of a mended one may be what another one misses.
-            waiting = set(walk(self._volume, LOST)) - seen
-        for path in set(walk(self._volume, LOST)) - before:
+            waiting = set(walk(self.volume, LOST)) - seen
+        for path in set(walk(self.volume, LOST)) - before:
             self._drop_copy(path)
 
     def _mend_from(self, path: str) -> str:
@@ -242,11 +242,11 @@ class Strays:
             return ""
         self._take_in(path, stray.content.meta)
         if path.startswith(f"{LOST}/"):
-            self._volume.remove(path)  # its bytes have their place again
+            self.volume.remove(path)  # its bytes have their place again
         return instance.sop_instance_uid
 
     def _drop_copy(self, path: str) -> None:
         """Remove a file that was moved away just now and whose bytes have their place again."""
         stray = self.look(path)
         if stray and stray.content and stray.instance and self._is_received(stray) and self._check(stray.instance):
-            self._volume.remove(path)
+            self.volume.remove(path)

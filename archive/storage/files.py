@@ -43,8 +43,9 @@ def sync_below(root_fd: int, name: str) -> None:
         os.close(fd)
 
 
-def copy_file(root_fd: int, name: str, source: int, size: int, when: float) -> None:
-    """A new file with the first `size` bytes of an open one, not durable yet; `when` is its time of change."""
+def copy_file(root_fd: int, name: str, source: int, size: int, when: int) -> None:
+    """A new file with the first `size` bytes of an open one, not durable yet; `when` is its time of change
+    in nanoseconds."""
     fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640, dir_fd=root_fd)
     try:
         position = 0
@@ -53,7 +54,7 @@ def copy_file(root_fd: int, name: str, source: int, size: int, when: float) -> N
             if not sent:
                 break  # the source became shorter: the digest will tell
             position += sent
-        os.utime(fd, (when, when))
+        os.utime(fd, ns=(when, when))
     finally:
         os.close(fd)
 
@@ -71,6 +72,13 @@ def sync_files(root_fd: int, names: Collection[str]) -> None:
             os.close(fd)
     for folder in {os.path.dirname(name) for name in names}:
         sync_below(root_fd, folder)
+
+
+def unlink_files(root_fd: int, names: Collection[str]) -> None:
+    """Take names away that may be gone already; durable once their folders are synced."""
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=root_fd)
 
 
 def write_all(fd: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:

@@ -15,12 +15,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from archive.errors import Damaged, OutOfResources, StorageFailed
-from archive.storage.local import sync_folder, write_all
+from archive.storage.files import sync_folder, write_all
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,13 @@ BEGINNING = End(0, "")
 class Ledger:
     """One folder of entries. Who appends holds ``alone``; nothing is written before the first entry."""
 
-    def __init__(self, folder: Path, largest: int = LARGEST) -> None:
+    def __init__(
+        self, folder: Path, largest: int = LARGEST, *, guard: Callable[[], object] = lambda: None
+    ) -> None:
+        """``guard`` raises StorageFailed when nothing may be made where the folder is."""
         self.folder = folder
         self._largest = largest
+        self._guard = guard
         self._end: End | None = None
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
@@ -67,6 +71,7 @@ class Ledger:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else appends meanwhile. Raises OutOfResources when somebody does: whoever calls has taken turns."""
+        self._guard()
         try:
             self.folder.mkdir(exist_ok=True)
             fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

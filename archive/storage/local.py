@@ -65,7 +65,7 @@ class Volume:
         writing then would fill the disk under an empty mount point.
         """
         self.identity = identity
-        found = self._read_sentinel()
+        found = self.read_sentinel()
         if identity and found and found != identity:
             raise ConfigurationError(f"{self.root} is another volume: its {SENTINEL} file says {found}, not {identity}")
         if not found:
@@ -85,7 +85,7 @@ class Volume:
             f"If this really is the volume, create the file {self.root / SENTINEL}{line} by hand"
         )
 
-    def _read_sentinel(self) -> str:
+    def read_sentinel(self) -> str:
         """What the sentinel says; nothing when it is not there. One made by hand may be empty: that says something."""
         try:
             return (self.root / SENTINEL).read_text("ascii", "replace").strip() or "unnamed"
@@ -134,7 +134,7 @@ class Volume:
 
     def is_there(self) -> bool:
         """Whether the root has the sentinel of this volume: not when its mount was lost, or is another one's."""
-        found = self._read_sentinel()
+        found = self.read_sentinel()
         return found == self.identity if self.identity else bool(found)
 
     def require(self) -> None:
@@ -206,16 +206,10 @@ class Volume:
 
     def _probe(self) -> None:
         """Write and sync a small file; the volume is healthy again when that works."""
-        path = self.spool.new_path(".probe")
+        path = self._spool.new_path(".probe") if self._spool else self.root / f".{secrets.token_hex(8)}.probe"
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, b"probe")
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-                os.unlink(path)
-            sync_folder(self.spool.path)
+            with self.standing():
+                _try_out(path)
         except OSError as error:
             raise StorageFailed("storage failed", error.strerror or "") from error
         self._failure = ""
@@ -307,10 +301,12 @@ class Volume:
     # -- read ---------------------------------------------------------------------------------
 
     def open_file(self, path: str, expected_size: int) -> int:
-        """A descriptor of the stored file at `path`; Damaged when it is missing or its length is wrong."""
+        """A descriptor of the stored file at `path`; Damaged when it is missing or its length is wrong, StorageFailed
+        when the whole volume is not there."""
         try:
             fd = os.open(f"{self._prefix}{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
+            self.require()
             raise Damaged("stored file is missing", f"{path}: {error.strerror}") from error
         if os.fstat(fd).st_size != expected_size:
             os.close(fd)
@@ -336,3 +332,14 @@ class Part:
     def discard(self) -> None:
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def _try_out(path: Path) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, b"probe")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+        os.unlink(path)
+    sync_folder(path.parent)

@@ -43,18 +43,17 @@ class Spool:
         os.close(self._lock)
 
 
-def sweep(root: Path, settle: Callable[[Path], object] = lambda folder: None) -> int:
+def sweep(root: Path, settle: Callable[[Path], bool] = lambda folder: True) -> int:
     """Remove what dead processes left below `root`; return how many files that were.
 
-    `settle` is called with each folder before; when it raises, the folder stays.
+    `settle` is called with each folder before; when it raises, or returns False, the folder stays.
     """
     removed = 0
     for entry in os.scandir(root) if root.is_dir() else ():
         if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
-            if _abandoned(Path(entry.path)):
-                settle(Path(entry.path))
+            if _abandoned(Path(entry.path)) and settle(Path(entry.path)):
                 removed += sum(1 for name in os.listdir(entry.path) if name != LOCK)
                 shutil.rmtree(entry.path, ignore_errors=True)
     return removed

@@ -79,5 +79,8 @@ def objects(archive: Archive) -> list[Path]:
 
 def checked(archive: Archive, *, grace: float = 0.0, **choice: Any) -> list[Problem]:
     """What a check says."""
-    strays = Strays(archive.index, archive.volume, archive.integrity, archive.store, time.time, grace)
-    return list(Fsck(archive.index, archive.volume, archive.integrity, strays, Choice(**choice)).run())
+    strays = [
+        Strays(archive.index, each, archive.integrity, archive.store, time.time, grace)
+        for each in archive.volumes.values() if each.is_there()
+    ]  # fmt: skip
+    return list(Fsck(archive.index, archive.volumes, archive.integrity, strays, Choice(**choice)).run())

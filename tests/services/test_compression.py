@@ -41,7 +41,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def compression(archive: Archive, codec: object) -> Compression:
-    return Compression(archive.index, archive.volume, codec, archive.integrity, time.monotonic)  # type: ignore[arg-type]
+    return Compression(archive.index, archive.volumes, codec, archive.integrity, time.monotonic)  # type: ignore[arg-type]
 
 
 def compress(archive: Archive, codec: object, dataset: Dataset, target: str = ts.JPEG_LS, **options: bool) -> Result:
@@ -333,7 +333,7 @@ def test_killed_anywhere_one_whole_file_is_left(
                 compress(archive, codec, data)
         os.close(archive.volume.spool._lock)  # as the kernel does
         spool = archive.volume.spool.path
-        sweep_spool(archive.volume, archive.index)
+        sweep_spool(archive.volumes, archive.index)
         assert not spool.exists()
         archive.volume._spool = None
         os.close(archive.volume._root_fd)

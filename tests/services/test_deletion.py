@@ -247,11 +247,11 @@ def test_a_disk_that_refuses_is_tried_again_and_other_volumes_wait(site: Site, m
         site.put(each)
     site.deletion.delete("1.2.3", by(*WHO))
 
-    def refuse(self: Volume, path: str) -> None:
+    def refuse(root_fd: int, names: list[str]) -> None:
         raise PermissionError(13, "read-only")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Volume, "remove", refuse)
+        broken.setattr("archive.services.deletion.unlink_files", refuse)
         assert site.unlinking.some() == LATER
         with pytest.raises(StorageFailed):
             site.unlinking.all()

@@ -1,0 +1,112 @@
+"""Room in the cache: what is safe on a long-term volume leaves it, the least recently used study first.
+
+Rules that hold here: nothing leaves the cache whose copy was not verified, or cannot be seen on its volume at this
+moment; rows go first, by one transaction with the tombstones of the files, so that a retrieval finds either file, and
+one that has a file open goes on reading it; a round frees what the marks ask for and no more, whatever is still open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from archive.index import Index
+from archive.index.copies import Pair
+from archive.services.deletion import LATER, Unlinking
+from archive.services.placing import MAIN
+from archive.storage.local import Volume
+from archive.storage.space import Space
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 500  # files that leave the cache in one transaction
+STUDIES = 50  # looked at together
+
+
+class Marks(NamedTuple):
+    """Bytes in use of a file system: above ``high`` room is made until ``low`` is reached. Functions of its size."""
+
+    high: Callable[[int], int]
+    low: Callable[[int], int]
+
+    def excess(self, space: Space) -> int:
+        """Bytes that have to go."""
+        return space.used - self.low(space.total) if space.used > self.high(space.total) else 0
+
+
+class Evicted(NamedTuple):
+    studies: int = 0
+    files: int = 0
+    size: int = 0
+
+
+class Eviction:
+    """From one cache; for one thread."""
+
+    def __init__(self, index: Index, volumes: Mapping[str, Volume], marks: Marks, unlinking: Unlinking) -> None:
+        self._index = index
+        self._volumes = volumes
+        self._cache = volumes[MAIN]
+        self._marks = marks
+        self._unlinking = unlinking
+
+    def make_room(self) -> Evicted:
+        """Evict what the marks ask for. Raises StorageFailed while the cache is not there, IndexUnavailable."""
+        self._cache.require()
+        excess = self._marks.excess(self._cache.space())
+        if excess <= 0:
+            return Evicted()
+        if self._index.deletion.waiting():
+            self._unlink()  # what is on its way out already
+            excess = self._marks.excess(self._cache.space())
+        done = self.evict(excess)
+        if done.files:
+            self._unlink()
+            log.info("%d files of %d studies left the cache, %d bytes", done.files, done.studies, done.size)
+        return done
+
+    def _unlink(self) -> None:
+        """What can be unlinked now; the rest waits for its volume."""
+        while (wait := self._unlinking.some()) is not None and wait < LATER:
+            pass
+
+    def evict(self, wanted: int) -> Evicted:
+        """Let at least so many bytes leave the cache, by whole studies, if there are as many."""
+        done = Evicted()
+        tried: set[str] = set()
+        while done.size < wanted:
+            fresh = [uid for uid in self._index.copies.oldest(STUDIES + len(tried)) if uid not in tried]
+            if not fresh:
+                break
+            for uid in fresh:
+                tried.add(uid)
+                if done.size < wanted:
+                    files, size = self.evict_study(uid)
+                    done = Evicted(done.studies + bool(files), done.files + files, done.size + size)
+        return done
+
+    def evict_study(self, uid: str) -> tuple[int, int]:
+        """Files and bytes of a study that left the cache."""
+        files = size = 0
+        while pairs := self._index.copies.of_study(uid, TOGETHER):
+            safe = [pair for pair in pairs if self._is_there(pair)]
+            gone = self._index.copies.evict(safe)
+            files += len(gone)
+            size += sum(pair.instance.location.offset + pair.instance.location.size for pair in gone)
+            if len(gone) < len(pairs):
+                break  # some changed meanwhile, or have a copy that cannot be seen now
+        self._index.copies.left(uid)
+        return files, size
+
+    def _is_there(self, pair: Pair) -> bool:
+        """Whether the copy can be seen, whole as far as its length tells."""
+        volume = self._volumes.get(pair.copy.volume)
+        if volume is None or not volume.is_there():
+            return False
+        try:
+            status = os.stat(volume.root / pair.copy.path)
+        except OSError:
+            return False
+        return status.st_size == pair.copy.offset + pair.copy.size
