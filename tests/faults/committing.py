@@ -71,9 +71,9 @@ class Reports:
         with self._mutex:
             return list(self._came[transaction])
 
-    def listen(self) -> Destination:
+    def listen(self, port: int = 0) -> Destination:
         """For reports on associations of their own."""
-        return Destination(self._behaviour())
+        return Destination(self._behaviour(), port)
 
     def _behaviour(self) -> Behaviour:
         def behave(connection: Connection) -> None:

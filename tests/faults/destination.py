@@ -17,12 +17,12 @@ Behaviour = Callable[[Connection], None]
 class Destination:
     """Listens from the start; each connection is treated by `behaviour` in a thread of its own."""
 
-    def __init__(self, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, behaviour: Behaviour | None = None, port: int = 0) -> None:
         self.behaviour = behaviour or serve()
         self.received: dict[str, bytes] = {}
         self.connections = 0
         self._open: list[Connection] = []
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self._listening = socket.create_server(("127.0.0.1", port), backlog=16)
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 

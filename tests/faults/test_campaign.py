@@ -17,7 +17,7 @@ from tests.faults.power import can_cut
 from tests.faults.seams import SEAMS
 
 SECONDS = 60.0
-NEEDS_A_DISK = {"D04"}  # to be mounted: root and loop devices
+NEEDS_A_DISK = {"D04", "D05"}  # to be mounted: root and loop devices
 
 
 def few() -> list[tuple[Fault, str]]:
