@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 from archive.config import Config
 from archive.dicom.rule import holds, parse_rule
+from archive.dicom.uids import new_uid
 from archive.index import NewTask
 from archive.services.causes import STUDY, Causes, Event
 from archive.services.lifecycle import READY, UNMATCHED
@@ -23,7 +23,7 @@ def add(found: Causes, config: Config) -> None:
             return
         receivers = {peer: None for rule, peers in rules if holds(rule, event.facts) for peer in peers}
         # Sent again after an answer that was lost, it is the same notice.
-        said = {"study": event.study_uid, "uid": f"2.25.{uuid.uuid4().int}"}
+        said = {"study": event.study_uid, "uid": new_uid()}
         yield from (NewTask(KIND, said, lane=peer, study_uid=event.study_uid) for peer in receivers)
 
     if rules:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -14,6 +13,7 @@ from archive.app import destinations
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.dicom.references import Reference
+from archive.dicom.uids import new_uid
 from archive.dimse import statuses
 from archive.dimse.asking import requesting, wait_elsewhere
 from archive.dimse.destinations import Destination
@@ -114,7 +114,7 @@ def _request(
     try:
         with requesting(peer, asking) as request:
             while piece := list(islice(rest, PIECE)):
-                transaction = f"2.25.{uuid.uuid4().int}"
+                transaction = new_uid()
                 keys.append(asking.begin(peer.aet, transaction, piece, options.study))
                 request.ask(transaction, piece)
             asked, since = True, time.monotonic()

@@ -7,13 +7,12 @@ becomes another instance, whose UID follows from the first one's, so that the sa
 from __future__ import annotations
 
 import struct
-import uuid
 
 from archive.dicom.compressed import METHODS
 from archive.dicom.encoding import EXPLICIT_LE, ITEM
 from archive.dicom.pixels import LOSSY, LOSSY_METHOD, LOSSY_RATIO
 from archive.dicom.spans import element, spans
-from archive.dicom.uids import transfer_syntax
+from archive.dicom.uids import named_uid, transfer_syntax
 
 IMAGE_TYPE, SOP_CLASS_UID, SOP_INSTANCE_UID = 0x00080008, 0x00080016, 0x00080018
 REFERENCED_CLASS, REFERENCED_INSTANCE = 0x00081150, 0x00081155
@@ -56,7 +55,7 @@ def derived(head: bytes, syntax: str, ratio: float) -> Edits:
 
 def derived_uid(sop_instance_uid: str, syntax: str) -> str:
     """The UID of the lossy version in ``syntax``, made from a UUID (PS3.5 B.2)."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{sop_instance_uid}/{syntax}').int}"
+    return named_uid(f"{sop_instance_uid}/{syntax}")
 
 
 def _values(head: bytes) -> dict[int, bytes]:

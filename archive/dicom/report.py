@@ -6,7 +6,6 @@ who is reported about is said with the study's own attributes.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +13,8 @@ from io import BytesIO
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
+
+from archive.dicom.uids import named_uid
 
 TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
@@ -51,7 +52,7 @@ class Report:
     @property
     def sop_instance_uid(self) -> str:
         """A UID below 2.25 (PS3.5 B.2) made of the key."""
-        return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, self.key).int}"
+        return named_uid(self.key)
 
 
 def encoded(report: Report, study: Mapping[str, str]) -> bytes:
@@ -72,7 +73,7 @@ def _about(report: Report, study: Mapping[str, str]) -> Dataset:
         setattr(found, keyword, study.get(keyword, ""))
     found.SOPClassUID, found.SOPInstanceUID = report.sop_class_uid, report.sop_instance_uid
     series = f"reports {study['StudyInstanceUID']} {report.sop_class_uid}"
-    found.SeriesInstanceUID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, series).int}"
+    found.SeriesInstanceUID = named_uid(series)
     found.Modality = "DOC" if report.pdf else "SR"
     found.SeriesNumber, found.InstanceNumber = SERIES_NUMBER, "1"
     found.SeriesDescription, found.Manufacturer = "Reports", ""

@@ -8,6 +8,7 @@ and, by PS3.5 A.4, most likely Explicit VR Little Endian with encapsulated pixel
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,6 +25,16 @@ UID_LENGTH = 64  # PS3.5 9.1
 # PS3.5 9.1: components of digits, no leading zero unless the component is "0".
 _STRICT = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*", re.ASCII).fullmatch
 _LENIENT = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII).fullmatch
+
+
+def new_uid() -> str:
+    """A UID that nobody has had before (PS3.5 B.2)."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def named_uid(name: str) -> str:
+    """The UID of what a name stands for, always the same (PS3.5 B.2, RFC 4122 4.3)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
 
 
 def is_uid(text: str, lenient: bool = False) -> bool:

@@ -5,9 +5,8 @@ Rules that hold here: success is durable; a step without SOP Instance UID gets o
 
 from __future__ import annotations
 
-import uuid
-
 from archive.dicom.plain import plain
+from archive.dicom.uids import new_uid
 from archive.dimse import statuses
 from archive.dimse.association import Message
 from archive.dimse.find import identifier_of
@@ -29,7 +28,7 @@ class CreateStep:
 
     def __call__(self, session: Session, message: Message) -> Done:
         given = message.command.sop_instance
-        uid = given or f"2.25.{uuid.uuid4().int}"
+        uid = given or new_uid()
         self._work.begin(uid, plain(identifier_of(session, message)), session.caller.aet)
         extra: dict[str, Value] = {} if given else {"AffectedSOPInstanceUID": uid}
         return Done(Answer(statuses.SUCCESS), f"performed step {uid} begins", extra=extra)

@@ -7,13 +7,13 @@ instances are asked for under the UIDs they have here.
 from __future__ import annotations
 
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from archive.dicom.attributes import Level
 from archive.dicom.query import Root
 from archive.dicom.references import Reference
+from archive.dicom.uids import new_uid
 from archive.dimse import scu
 from archive.dimse.asking import requesting, wait_elsewhere
 from archive.dimse.destinations import Destination
@@ -61,7 +61,7 @@ class ByCommitment:
         if not items:
             return set()
         asking, peer = Asking(self._index, clock=time.time), self._destination.aet
-        transaction = f"2.25.{uuid.uuid4().int}"
+        transaction = new_uid()
         references = [Reference(item.sop_class_uid, item.sop_instance_uid) for item in items]
         key = asking.begin(peer, transaction, references)
         self._ask(asking, transaction, references, key)

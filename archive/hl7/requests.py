@@ -7,11 +7,11 @@ whenever and however often it is asked.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from archive.dicom.uids import named_uid
 from archive.errors import NotUnderstood
 from archive.hl7 import acknowledge
 from archive.hl7.acknowledge import Reply
@@ -158,7 +158,7 @@ def _stable_uid(keys: OrderKeys, above: Mapping[str, Any]) -> str:
         name = ("filler", keys.filler_issuer, keys.filler)
     else:
         name = ("accession", str(above.get("IssuerOfPatientID", "")), keys.accession_number)
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, chr(31).join(name)).int}"
+    return named_uid(chr(31).join(name))
 
 
 def _steps(message: Message, fields: FieldMap, within: list[Segment]) -> Iterator[NewStep]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from archive.dicom.acceptable import complaint
 from archive.dicom.attributes import BY_LEVEL, Attribute, Key, Level
-from archive.dicom.uids import is_uid
+from archive.dicom.uids import is_uid, new_uid
 from archive.errors import Damaged, NotPossible, NotThere
 from archive.index import Index
 from archive.index.corrections import By, Draft, Operation
@@ -280,4 +280,4 @@ def _uid(given: str) -> str:
     """A UID that was given, or a new one (PS3.5 B.2)."""
     if given and not is_uid(given, lenient=True):
         raise NotPossible("not a UID", given)
-    return given or f"2.25.{uuid.uuid4().int}"
+    return given or new_uid()

@@ -6,7 +6,6 @@ not say is not made up, but the IDs without which nothing could be found again; 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from archive.dicom.attributes import Attribute
 from archive.dicom.identifier import decode_identifier
 from archive.dicom.part10 import read_file_meta
 from archive.dicom.tree import DataSet
+from archive.dicom.uids import named_uid
 from archive.dicom.worklist import ABOVE, STEP, STEP_SEQUENCE_TAG
 from archive.errors import NotUnderstood
 from archive.index.ordervalues import NewStep, OrderChange, OrderKeys
@@ -60,7 +60,7 @@ def _step(values: dict[str, Any]) -> NewStep:
 def _stable_uid(above: Mapping[str, Any], steps: tuple[NewStep, ...]) -> str:
     """A UID below 2.25 (PS3.5 B.2) made of what identifies the order in the file."""
     said = (above["PatientID"], above.get("AccessionNumber", ""), above.get("RequestedProcedureID", ""))
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, chr(31).join((*said, *(step.step_id for step in steps)))).int}"
+    return named_uid(chr(31).join((*said, *(step.step_id for step in steps))))
 
 
 def _values(found: DataSet, table: Mapping[int, Attribute]) -> dict[str, Any]:
