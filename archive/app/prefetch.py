@@ -6,12 +6,14 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from archive.app.prefetchcauses import prefetch_rules
 from archive.app.receiving import sources
 from archive.app.store import Archive
 from archive.config import Config
+from archive.config.prefetch import has_long_term
 from archive.dicom.attributes import Level
 from archive.dicom.identifier import decode_identifier
 from archive.dicom.matching import read_query
@@ -21,7 +23,8 @@ from archive.dimse import scu
 from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.question import question_in
-from archive.index import Index
+from archive.index import Index, NewTask
+from archive.index.copies import MAIN, recall_study
 from archive.services.caller import Caller
 from archive.services.find import Find
 from archive.services.prefetch import PREFETCH
@@ -39,13 +42,22 @@ US = Caller("archive")
 def fetch_priors(archive: Archive, config: Config) -> Iterable[Worker]:
     """For app/background.py: the workers of prefetch."""
     index, asked = archive.index, Cautious(Asked(archive.index, config), time.time)
-    seeking = Seeking(index, prefetch_rules(config), lambda: priors_of(index, config, asked), time.time)
+    priors, recall = partial(priors_of, index, config, asked), partial(recalls, index, config)
+    seeking = Seeking(index, prefetch_rules(config), priors, time.time, recall=recall)
     yield LaneWorker("prefetch", PREFETCH, index, seeking, clock=time.time, batch=TOGETHER)
     yield LaneWorker("hand on", HAND_ON, index, HandingOn(index, time.time), clock=time.time, batch=TOGETHER)
 
 
 def priors_of(index: Index, config: Config, ask: Asked | Cautious) -> Priors:
     return Priors(ask, sources(config).issuers, lambda uid: instances_here(index, uid))
+
+
+def recalls(index: Index, config: Config, study_uid: str) -> list[NewTask]:
+    """What brings a study from a long-term volume to the cache, when some of it is not there."""
+    if not has_long_term(config):
+        return []
+    found = index.queue.described((), study_uid=study_uid)
+    return [recall_study(study_uid)] if any(each.instance.location.volume != MAIN for each in found) else []
 
 
 def instances_here(index: Index, study_uid: str) -> int:

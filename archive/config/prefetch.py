@@ -18,6 +18,7 @@ from .kinds import ListOf, Reading, Scalar, Unfit
 from .routing import FOLDER, NAME, PRIORITIES, TARGET, WINDOW, Hours, callable_peer
 from .schema import Section, option
 from .values import AE_TITLE, SWITCH, duration, number, one_of
+from .volumes import LONG_TERM
 
 if TYPE_CHECKING:
     from .sections import Config
@@ -83,6 +84,11 @@ class PrefetchRule:
     priority: str = option(one_of(PRIORITIES), "normal", "the place in the queue of what goes to a peer")
 
 
+def has_long_term(config: Config) -> bool:
+    """Whether priors may lie on a volume from which they are brought to the cache."""
+    return any(each.role == LONG_TERM for each in config.storage.volumes)
+
+
 def prefetches(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Rules have names of their own, somewhere to look, and peers that can be called."""
     names: set[str] = set()
@@ -91,7 +97,7 @@ def prefetches(config: Config, reading: Reading) -> Iterator[Complaint]:
         if rule.name in names:
             yield reading.about(f"{key}.name", f"{rule.name!r} is the name of an earlier rule", "another name would do")
         names.add(rule.name)
-        if not rule.from_ and not rule.to:
+        if not (rule.from_ or rule.to or has_long_term(config)):
             yield reading.about(key, "fetches from nowhere and sends to nobody", "add from: [AET of a peer]")
         for target in rule.from_:
             if target.startswith(FOLDER):

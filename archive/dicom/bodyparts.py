@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from archive.dicom.names import fold
 
@@ -74,6 +75,8 @@ _SIDES = {
 }
 _LETTERS = frozenset("lrb")  # only a value of their own: "L spine" is no left one
 
+_BY_PHRASE = dict(_PHRASES)
+_PHRASE = re.compile(rf"\b({'|'.join(sorted(_BY_PHRASE, key=len, reverse=True))})\b")
 _WORD = re.compile(r"[a-z0-9äöüß]+")
 
 
@@ -92,12 +95,11 @@ _BY_WORD = _table()
 _NEIGHBOURS = frozenset(_NEAR) | frozenset((second, first) for first, second in _NEAR)
 
 
-def words_of(text: str) -> list[str]:
+@lru_cache(maxsize=4096)  # a department has some hundred descriptions
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a text as they are compared; phrases of the table are one word."""
     plain = " ".join(_WORD.findall(fold(text)))
-    for phrase, word in _PHRASES:
-        plain = re.sub(rf"\b{phrase}\b", word, plain)
-    return plain.split()
+    return tuple(_PHRASE.sub(lambda found: _BY_PHRASE[found[0]], plain).split())
 
 
 def regions(texts: Iterable[str]) -> frozenset[str]:

@@ -145,6 +145,7 @@ class Priors:
         self._here = here
         self._monotonic = monotonic
         self._known: dict[tuple[str, Patient, float | None], list[Candidate]] = {}
+        self._series: dict[tuple[str, str], list[Answer]] = {}
 
     def look(
         self, patient: Patient, coming: Examination, wish: Wish, sources: Sequence[str], today: date
@@ -203,10 +204,11 @@ class Priors:
 
     def _detailed(self, candidate: Candidate) -> Candidate:
         """With what the series say."""
-        uid = candidate.examination.study_uid
-        keys = {**dict.fromkeys(SERIES_KEYS, ""), "StudyInstanceUID": uid}
-        series = self._answers(candidate.source, Level.SERIES, keys)
-        return replace(candidate, examination=_with_series(candidate.examination, series))
+        key = candidate.source, candidate.examination.study_uid
+        if key not in self._series:
+            keys = {**dict.fromkeys(SERIES_KEYS, ""), "StudyInstanceUID": key[1]}
+            self._series[key] = self._answers(candidate.source, Level.SERIES, keys)
+        return replace(candidate, examination=_with_series(candidate.examination, self._series[key]))
 
 
 def _to_detail(candidates: Iterable[Candidate], coming: Examination, wish: Wish, today: date) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from enum import Enum
 
 from archive.dicom.bodyparts import PAIRED, are_near, regions, side, words_of
@@ -225,6 +225,6 @@ def _order(verdict: Verdict) -> tuple[bool, int, int, str]:
 
 def _day(text: str) -> date | None:
     try:
-        return datetime.strptime(text, "%Y%m%d").date()
+        return date.fromisoformat(text)
     except ValueError:
         return None

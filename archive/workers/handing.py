@@ -25,7 +25,7 @@ OPEN = (State.WAITING, State.LEASED)
 
 def later(study_uid: str, to: Sequence[str], why: str, priority: int, lane: str, now: float) -> NewTask:
     """The task that hands a study on when it has been fetched."""
-    return NewTask(HAND_ON, {"to": [*to], "by": why, "priority": priority}, now + LOOK, lane, study_uid)
+    return NewTask(HAND_ON, {"to": [*to], "by": why, "priority": priority}, now + LOOK, lane, study_uid, single=True)
 
 
 def on_ready(event: Event) -> Iterator[NewTask]:

@@ -37,9 +37,9 @@ class Seeking:
         priors: Callable[[], Priors],
         clock: Callable[[], float],
         *,
-        recall: Callable[[str, str], Sequence[NewTask]] = lambda study_uid, why: (),
+        recall: Callable[[str], Sequence[NewTask]] = lambda study_uid: (),
     ) -> None:
-        """``priors`` gives one that remembers answers for one batch; ``recall`` brings a study back to fast storage."""
+        """``priors`` remember answers for one batch; ``recall`` are the tasks that bring a study to the cache."""
         self._index = index
         self._subjects = Subjects(index)
         self._rules = {rule.lane: rule for rule in rules}
@@ -121,7 +121,7 @@ class Seeking:
             uid = each.candidate.examination.study_uid
             if not is_fetched(rule, each):
                 here += 1
-                tasks += self._recall(uid, why)
+                tasks += self._recall(uid)
                 hand_on(self._index, uid, rule.to, why, rule.priority, now)
                 continue
             fetched += 1
