@@ -17,7 +17,7 @@ from archive.config import Config
 from archive.index import Index, open_index
 from archive.index.sync import Run, SyncRows
 from archive.log import escape
-from archive.services.comparing import COUNTS, IMAGES, Plan
+from archive.services.comparing import COUNTS, IMAGES, NEW, Plan
 from archive.services.sync import BY_HAND, Sync, day_of, task_of
 from archive.services.syncreport import Report, line, plain
 
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     made.add_argument("--since", metavar="DATE", help="for run: studies of this date or later: 30d or 2026-01-31")
     made.add_argument("--until", metavar="DATE", help="for run: studies of this date or earlier")
     made.add_argument("--all", action="store_true", help="for run: studies of all dates, and of none")
-    made.add_argument("--compare", choices=(COUNTS, IMAGES), help="for run: how closely; else as configured")
+    made.add_argument("--compare", choices=(COUNTS, NEW, IMAGES), help="for run: how closely; else as configured")
     made.add_argument("--push-gone", action="store_true", help="for run: send again what the peer had and has no more")
     made.add_argument("--pull-deleted", action="store_true", help="for run: fetch again what was deleted here")
     made.add_argument("--wait", action="store_true", help="for run: until it is done, and what it has queued too")

@@ -52,6 +52,7 @@ MENDS = {
 }
 COMPARES = {
     "counts": "studies by their numbers of series and images; what differs, by the UIDs of its images",
+    "new": "the same, and once by the UIDs of its images what has changed here since it was found equal",
     "images": "every study by the UIDs of its images",
 }
 GONE = {
@@ -121,7 +122,7 @@ class Sync:
     within: float = option(
         unlimited(duration(86400, 200 * 365 * 86400)), "30d", "studies of how many days are compared; 0 = all"
     )
-    compare: str = option(one_of(COMPARES), "counts", "how closely studies are looked at")
+    compare: str = option(one_of(COMPARES), "new", "how closely studies are looked at")
     mend: str | None = option(one_of(MENDS), None, "what becomes of differences; direction if left out")
     gone: str = option(one_of(GONE), "report", "what becomes of images that the peer had and has no more")
     deleted: str = option(one_of(DELETED), "leave", "what becomes of images that were deleted here and are there")

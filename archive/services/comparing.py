@@ -15,7 +15,7 @@ from archive.dicom.names import same_name
 from archive.index import State
 from archive.index.sync import Difference, OurImage, OurStudy
 
-COUNTS, IMAGES = "counts", "images"  # how closely studies are looked at
+COUNTS, NEW, IMAGES = "counts", "new", "images"  # how closely studies are looked at
 PUSH, PULL, BOTH = "push", "pull", "both"
 NAMED = 50  # images of one study that are named
 UNREACHED = "destination not reached"  # how a task fails whose destination was down for too long
@@ -30,7 +30,7 @@ class Plan:
     until: str = ""
     recent: float = 0.0  # studies of any date that something came for since are compared as well; 0 = none
     undated: bool = False  # studies of the peer without a date as well, which have to be searched for
-    compare: str = COUNTS
+    compare: str = NEW
     mend: str = BOTH
     gone: bool = False  # what the peer had and has no more is sent again
     deleted: bool = False  # what was deleted here is fetched again
@@ -97,6 +97,12 @@ def looks_equal(ours: OurStudy, theirs: TheirStudy) -> bool:
     return theirs.instances == ours.instances and theirs.series in (None, ours.series)
 
 
+def is_close_enough(plan: Plan, ours: OurStudy) -> bool:
+    """Whether equal numbers are enough for a study: its images were compared since it has changed, or need not be."""
+    known = ours.agreed_instances == ours.instances and (ours.agreed or 0.0) > ours.updated
+    return plan.compare == COUNTS or (plan.compare == NEW and known)
+
+
 def patients(ours: OurStudy, theirs: TheirStudy) -> str:
     """In which way the two say different things of the patient; nothing of who that is."""
     if theirs.patient_id != ours.patient_id.strip():
@@ -116,9 +122,7 @@ def judge(
     """
     verdict = Verdict()
     mine = {image.uid for image in here}
-    # Equal numbers were no proof of the same images, but fewer than were agreed on are.
-    fewer = ours is not None and len(there) < (ours.agreed_instances or 0)
-    agreed = (ours.agreed or 0.0) if ours is not None and fewer else 0.0
+    agreed = (ours.agreed or 0.0) if ours is not None else 0.0
     for image in here:
         if image.uid not in there:
             was_there = image.source in peer or image.received <= agreed

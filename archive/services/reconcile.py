@@ -23,12 +23,12 @@ from archive.index import Index, NewTask
 from archive.index.sync import Difference, OurImage, OurStudy, Run, Step, SyncRows
 from archive.services.comparing import (
     COUNTS,
-    IMAGES,
     Known,
     Plan,
     TheirStudy,
     Verdict,
     difference,
+    is_close_enough,
     judge,
     looks_equal,
     patients,
@@ -180,8 +180,10 @@ class Reconciliation:
         """The peer's studies of a span, or of the later part of it if they are too many, and where that begins."""
         while True:
             later = self._later(since, until)
-            found, number = {}, 0
-            for number, each in enumerate(questions.between(since, until, MOST if later else 0), 1):
+            found: dict[str, TheirStudy] = {}
+            number = 0
+            for each in questions.between(since, until, MOST if later else 0):
+                number += 1
                 if _within(each.date, since, until):
                     found[each.uid] = each
             if not later or number < MOST:
@@ -229,7 +231,7 @@ class Reconciliation:
             other = {uid: theirs[uid] for uid in chunk if uid in theirs}
             other |= self._named(questions, [uid for uid in chunk if uid not in theirs])
             gathered = _Gathered()
-            busy = self._busy(chunk, mine, other)
+            busy = self._busy(plan, chunk, mine, other)
             for uid in chunk:
                 self._study(questions, plan, mine.get(uid), other.get(uid), uid in busy, gathered)
             yield from self._written(gathered, {**position, "after": after}, {**position, "after": chunk[-1]})
@@ -244,10 +246,14 @@ class Reconciliation:
         yield Step(to, found.counts, found.differences, found.agreed, tasks)
 
     def _busy(
-        self, uids: Collection[str], ours: Mapping[str, OurStudy], theirs: Mapping[str, TheirStudy]
+        self, plan: Plan, uids: Collection[str], ours: Mapping[str, OurStudy], theirs: Mapping[str, TheirStudy]
     ) -> set[str]:
-        """Which studies that do not look equal have something under way."""
-        doubtful = [uid for uid in uids if not (uid in ours and uid in theirs and looks_equal(ours[uid], theirs[uid]))]
+        """Which studies that are not known to be equal have something under way."""
+        sure = {
+            uid for uid in ours.keys() & theirs.keys()
+            if looks_equal(ours[uid], theirs[uid]) and is_close_enough(plan, ours[uid])
+        }  # fmt: skip
+        doubtful = [uid for uid in uids if uid not in sure]
         if not doubtful:
             return set()
         lanes = (self._terms.peer, FROM + self._terms.peer)
@@ -277,15 +283,16 @@ class Reconciliation:
         gathered.counts["compared"] += 1
         words = patients(ours, theirs) if ours and theirs else ""
         same = mine.whole and ours is not None and theirs is not None and looks_equal(ours, theirs)
-        if same and not words and (plan.compare == COUNTS or busy):
-            self._equal(ours, gathered)
+        close = same and ours is not None and is_close_enough(plan, ours)
+        if close and not words:
+            gathered.counts["equal"] += 1
         elif busy:
             self._add(gathered, difference(ours, theirs, Verdict(), None, words="is changing here", waiting=True))
         elif words and "ID" in words:
             gathered.counts["patients"] += 1
             self._add(gathered, difference(ours, theirs, Verdict(), None, words=words))
         else:
-            self._look(questions, plan, ours, theirs, mine, words, same, gathered)
+            self._look(questions, plan, ours, theirs, mine, words, close, gathered)
 
     def _ours(self, ours: OurStudy | None) -> _Ours:
         """What of a study of ours takes part."""
@@ -309,21 +316,28 @@ class Reconciliation:
             values["Modality"] = modality
         return lambda keyword: values.get(keyword, "")
 
-    def _equal(self, ours: OurStudy | None, gathered: _Gathered) -> None:
+    def _equal(
+        self, plan: Plan, ours: OurStudy | None, theirs: TheirStudy | None, whole: bool, gathered: _Gathered
+    ) -> None:
+        """Images were compared, and none is missing."""
         gathered.counts["equal"] += 1
-        if ours is not None and (ours.agreed is None or ours.agreed < ours.updated):
+        if ours is None or theirs is None or not whole:
+            return
+        if not looks_equal(ours, theirs):
+            gathered.counts["miscounted"] += 1
+        if plan.compare != COUNTS and (ours.agreed_instances != ours.instances or (ours.agreed or 0.0) <= ours.updated):
             gathered.agreed[ours.uid] = (self._moment, ours.instances)
 
     # -- images ---------------------------------------------------------------------------------
 
     def _look(
         self, questions: Questions, plan: Plan, ours: OurStudy | None, theirs: TheirStudy | None, mine: _Ours,
-        words: str, same: bool, gathered: _Gathered,
+        words: str, close: bool, gathered: _Gathered,
     ) -> None:  # fmt: skip
         """Compare the images of one study."""
         here = [image for image in (self._rows.images(ours.uid) if ours else ()) if mine.has(image)]
         there: dict[str, str] = {}
-        if theirs is not None and not (same and plan.compare == COUNTS):
+        if theirs is not None and not close:
             try:
                 there = self._there(questions, plan, theirs, here)
             except Refused as error:
@@ -336,9 +350,7 @@ class Reconciliation:
         uid = ours.uid if ours else theirs.uid if theirs else ""
         verdict = judge(plan, self._terms.titles, uid, ours, here, there, known)
         if not verdict.words and not words:
-            if not same and mine.whole and theirs is not None and ours is not None:
-                gathered.counts["miscounted"] += 1
-            self._equal(ours if mine.whole else None, gathered)
+            self._equal(plan, ours, theirs, mine.whole, gathered)
             return
         if words:
             gathered.counts["patients"] += 1
@@ -349,7 +361,7 @@ class Reconciliation:
     def _there(
         self, questions: Questions, plan: Plan, theirs: TheirStudy, here: Sequence[OurImage]
     ) -> dict[str, str]:
-        """The peer's images of a study with their series; a series with as many as ours is taken for equal."""
+        """The peer's images of a study with their series; if counts are enough a series of as many as ours is equal."""
         mine: dict[str, list[str]] = {}
         for image in here:
             mine.setdefault(image.series_uid, []).append(image.uid)
@@ -364,7 +376,7 @@ class Reconciliation:
         found: dict[str, str] = {}
         for series, number in wanted.items():
             uids: Iterable[str] = mine.get(series, ())
-            if plan.compare == IMAGES or all_alike or number is None or number != len(mine.get(series, ())):
+            if plan.compare != COUNTS or all_alike or number is None or number != len(mine.get(series, ())):
                 uids = questions.images(theirs.uid, series)
                 if number and not uids:
                     raise Refused("it lists no images")

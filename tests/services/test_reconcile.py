@@ -29,6 +29,7 @@ from tests.dimse.archives import fill, instance
 OWNER = "a worker"
 THERE, WE = "ARCHIVE", "HERE"
 EVERYTHING = Plan(recent=1.0, undated=True)
+COUNTS = Plan(recent=1.0, undated=True, compare="counts")
 
 
 class Two:
@@ -123,10 +124,25 @@ def what(found: Difference) -> str:
 def test_equal_studies_are_only_counted(two: Two) -> None:
     two.equal(1, 2)
     two.equal(1, study=2)
-    run, found = two.compare()
+    run, found = two.compare(COUNTS)
     assert (run.counts, found) == ({"compared": 2, "equal": 2}, {})
     assert run.finished is not None
     assert "series" not in two.asked and "images" not in two.asked
+
+
+def test_equal_numbers_are_believed_of_what_was_looked_at_once(two: Two) -> None:
+    two.equal(1, 2)
+    fill(two.here, instance(1, study=2, size=2))
+    fill(two.there, instance(2, study=2, size=2))
+    two.settle()
+    run, found = two.compare()
+    assert (run.counts["equal"], found["2"].push, found["2"].pull) == (1, 1, 1)
+    two.asked.clear()
+    two.compare()
+    assert "images" not in two.asked
+    two.equal(3)
+    two.compare()
+    assert two.asked.count("images") == 1
 
 
 def test_what_is_missing_there_is_pushed_and_what_is_missing_here_is_pulled(two: Two) -> None:
@@ -248,9 +264,9 @@ def test_a_peer_that_counts_wrong_is_looked_at_closely(two: Two) -> None:
     two.there.index.database.transact(
         lambda session: session.run("UPDATE study SET number_of_instances = 9 WHERE study_instance_uid LIKE '%.2'")
     )
-    run, found = two.compare()
+    run, found = two.compare(COUNTS)
     assert (run.counts["equal"], run.counts["miscounted"], found) == (2, 1, {})
-    _, found = two.compare(Plan(compare="images", recent=1.0))
+    _, found = two.compare()
     assert {key: (each.push, each.pull) for key, each in found.items()} == {"1": (1, 1)}
 
 
