@@ -125,7 +125,7 @@ class RetentionRows:
     # -- what is due ----------------------------------------------------------------------------
 
     def note(self, due: Sequence[Due], tasks: Sequence[NewTask], now: float) -> None:
-        """Write down what was found, and what is to be done about it."""
+        """Write down what was found, and what is to be done about it; one task a study is enough."""
 
         def work(session: Session) -> None:
             for each in due:
@@ -135,8 +135,10 @@ class RetentionRows:
                     " due = excluded.due, disposal = excluded.disposal, why = excluded.why, looked = excluded.looked",
                     (each.study_uid, each.rule, each.due, each.then, each.why[:500], now),
                 )
+            open_already = _open(session, [task.study_uid for task in tasks])
             for task in tasks:
-                insert_task(session, task, now)
+                if task.study_uid not in open_already:
+                    insert_task(session, task, now)
 
         self._database.transact(work)
 
@@ -191,6 +193,18 @@ class RetentionRows:
             return len(files), int(rows[-1][0]) if len(rows) == limit else None
 
         return self._database.transact(work)
+
+
+def _open(session: Session, uids: Sequence[str]) -> set[str]:
+    """The studies that are about to be deleted already."""
+    if not uids:
+        return set()
+    among = session.dialect.among.format(column="study_uid")
+    rows = session.rows(
+        f"SELECT study_uid FROM task WHERE {among} AND study_uid <> '' AND kind = ? AND ready IS NOT NULL",
+        (session.dialect.listed(uids), RETIRE),
+    )
+    return {str(uid) for (uid,) in rows}
 
 
 def _columns(keywords: Collection[str]) -> dict[str, str]:

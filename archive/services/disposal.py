@@ -70,13 +70,13 @@ class Rounds:
         self._per_day = per_day
         self._clock = clock
 
-    def due(self) -> float | None:
+    def due(self, now: float) -> float | None:
         """When the next span is to be looked at; None when nothing is ever due."""
         if not self._policy.rules or self._rows.open_tasks() >= self._per_day:
             return None  # enough for a day: what is behind is looked at when these are done
         found = progress(self._index)
-        if not found.ended or not 0 <= self._clock() - found.began < DAY:  # a clock put back begins anew as well
-            return self._clock()
+        if not found.ended or not 0 <= now - found.began < DAY:  # a clock put back begins anew as well
+            return now
         return found.began + DAY
 
     def begin(self) -> Round:
@@ -129,7 +129,7 @@ def task_for(verdict: Verdict, *, purge: str = "") -> NewTask:
     """The task that deletes a study; ``purge`` says why before its turn."""
     payload = {"study": verdict.study_uid, "rule": verdict.rule, "due": verdict.due}
     payload |= {"purge": purge} if purge else {}
-    return NewTask(RETIRE, payload, 0.0, verdict.study_uid, verdict.study_uid, priority=1 if purge else 0, once=True)
+    return NewTask(RETIRE, payload, 0.0, verdict.study_uid, verdict.study_uid, priority=1 if purge else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class Retire:
             if self._versions.step():
                 return REST
             self._versions_at = now + DAY
-        due = self._rounds.due()
+        due = self._rounds.due(now)
         if due is not None and due <= now:
             self._rounds.step()
             due = now + REST

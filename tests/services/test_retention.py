@@ -392,7 +392,7 @@ def test_a_round_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatc
     rounds().step()
     found = progress(site.index)
     assert (found.due, found.ended) == (5, site.now)
-    assert rounds().due() == site.now + DAY
+    assert rounds().due(site.now) == site.now + DAY
     assert len(site.index.tasks(kind=RETIRE)) == 5
 
 
