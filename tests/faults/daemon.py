@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 LEAST_PATIENCE = 60.0  # seconds: waiting costs nothing where it comes
+SLACK = 40.0  # seconds that a slow and busy machine may add to a deadline that is waited for
 EVERYTHING = ["echo", "store", "find", "get", "move"]
 
 # Short, so that every deadline can be waited for; the order is that of the defaults.

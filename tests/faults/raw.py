@@ -280,7 +280,7 @@ class Connection:
         port: int,
         *,
         source: str = "127.0.0.1",
-        patience: float = 15.0,
+        patience: float = 60.0,
         tls: ssl.SSLContext | None = None,
         receive_buffer: int = 0,
     ) -> None:
@@ -301,7 +301,7 @@ class Connection:
         self._patience = patience
 
     @classmethod
-    def of(cls, sock: socket.socket, patience: float = 15.0) -> Connection:
+    def of(cls, sock: socket.socket, patience: float = 60.0) -> Connection:
         """The other end of a connection that was accepted."""
         self = cls.__new__(cls)
         sock.settimeout(patience)

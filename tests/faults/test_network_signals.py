@@ -72,7 +72,7 @@ def test_n26_sigterm_ends_in_time_whoever_is_connected(own_archive: Archives) ->
     for sender in senders:
         sender.join(60)
     acknowledged = [one for sender in senders for one in sender.acknowledged]
-    assert taken <= 10
+    assert taken <= 15  # ten, and what a slow machine adds; the stalled peer would take a minute
     assert status == 0, archive.log()[-2000:]
     check(archive, acknowledged, alive=False)
     archive.start()
@@ -86,8 +86,8 @@ def test_n26_idle_peers_do_not_delay_the_end(own_archive: Archives) -> None:
             connection.associate(Request(contexts=ONLY_ECHO))
         before = time.monotonic()
         assert archive.stop() == 0
-        assert time.monotonic() - before < 3
-        assert {connection.ending(5)[0] for connection in idle} <= {"aborted", "closed"}
+        assert time.monotonic() - before < 8  # otherwise it takes ten
+        assert {connection.ending(60)[0] for connection in idle} <= {"aborted", "closed"}
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
@@ -99,7 +99,7 @@ def test_n27_a_second_signal_forces_the_end(own_archive: Archives, first: int) -
         with pytest.raises(subprocess.TimeoutExpired):
             archive.wait(0.1)
         archive.signal(first)
-        archive.wait(2.5)
+        archive.wait(6)  # otherwise it takes ten
     archive.start()
     check(archive)
 

@@ -113,7 +113,7 @@ def random_kills(run: Run) -> None:
 
 
 @fault(
-    "D02b", "kill -9 of the serving processes only, while others go on", tries=500, seconds=600, few=60,
+    "D02b", "kill -9 of the serving processes only, while others go on", tries=500, seconds=600, few=64,
     databases=BOTH, twins=("no recovery",), proves="a successor settles what its predecessor left",
 )  # fmt: skip
 def kills_of_processes(run: Run) -> None:
