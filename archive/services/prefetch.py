@@ -98,9 +98,9 @@ def timing(rule: Rule, subject: Subject, now: float, *, since: float | None = No
         return Timing(never="its examination was to begin too long ago")
     due = begins - rule.ahead
     if now < due:
-        return Timing(due, waits="for the time before the examination")
+        return Timing(due, waits="waits for the time before the examination")
     opens = rule.schedule.opens(now)
-    return Timing(now) if opens is None else Timing(opens, waits="for the hours in which sources may be asked")
+    return Timing(now) if opens is None else Timing(opens, waits="waits for the hours in which sources may be asked")
 
 
 def until(rule: Rule, subject: Subject, since: float) -> float:
