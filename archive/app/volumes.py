@@ -26,6 +26,7 @@ from archive.services.recall import Recall
 from archive.services.retrieve import Tiers
 from archive.services.tiering import Copying
 from archive.storage.local import Volume
+from archive.workers.patience import Patience
 from archive.workers.tiering import SURVEY, CopyStudies, RecallStudies
 from archive.workers.worker import Worker
 
@@ -73,7 +74,9 @@ def seen_volumes(config: Config, index: Index, clock: Clock, main: Volume) -> di
 
 def tiers_of(config: Config) -> Tiers | None:
     """What retrievals note, where there are several volumes."""
-    return Tiers(time.time, recall=config.storage.recall) if long_term(config) else None
+    if not long_term(config):
+        return None
+    return Tiers(time.time, Patience(config.storage.volume_timeout), recall=config.storage.recall)
 
 
 def known_volumes(config: Config, index: Index, clock: Clock) -> dict[str, Volume]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from archive.dimse.association import Message
@@ -57,9 +58,9 @@ class GetMatches:
         """Every object in turn; True when C-CANCEL came before the last one."""
         association = session.association
         pending = Pending(association, message, tally, self._clock, self._interval)
-        sender = Sender(
-            association, self._retrieve.open, self._codec, defer=session.defer, outgoing=self._outgoing
-        )
+        # A volume may take its time, and the requester must not take it for our death.
+        opened = partial(self._retrieve.open, meanwhile=pending.say_if_due)
+        sender = Sender(association, opened, self._codec, defer=session.defer, outgoing=self._outgoing)
         try:
             for instance, following in with_following(selection.instances):
                 tally.add(sender.send(instance, following))

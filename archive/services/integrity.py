@@ -74,7 +74,8 @@ class Integrity:
 
     def _settle(self, instance: StoredInstance, examine: Callable[[StoredInstance], None]) -> None:
         try:
-            return examine(instance)
+            examine(instance)
+            return
         except Damaged as error:
             fault = error
         now = self._index.known(instance.sop_instance_uid)
@@ -83,7 +84,8 @@ class Integrity:
         if now.location != instance.location:  # exchanged a moment ago
             instance = now
             try:
-                return examine(instance)
+                examine(instance)
+                return
             except Damaged as error:
                 fault = error
         if self._fall_back(instance):

@@ -130,7 +130,9 @@ class Reindex:
     def __init__(
         self, index: Index, volume: Volume, reader: Reader, read_all: ReadAll, others: Sequence[Volume] = ()
     ) -> None:
-        """``volume`` is the one that takes what arrives, ``others`` are the rest; ``read_all`` lets the reader read chunk after chunk, in their order; nobody else uses the index meanwhile."""
+        """``volume`` is the one that takes what arrives, ``others`` are the rest; ``read_all`` lets the reader read
+        chunk after chunk, in their order; nobody else uses the index meanwhile.
+        """
         self._index = index
         self._volume = volume
         self._others = others

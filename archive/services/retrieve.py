@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from archive.dicom.matching import Query
 from archive.errors import ArchiveError, Damaged, IndexUnavailable, StorageFailed
@@ -28,6 +29,13 @@ from archive.storage.local import Volume
 HELD = 10_000
 NOTED = 600.0  # seconds for which a study counts as used: room in the cache is made for days, not for minutes
 REMEMBERED = 10_000  # studies
+FETCHED = 1 << 20  # bytes between two signs of life of a slow volume
+
+Meanwhile = Callable[[], object]
+
+
+def nothing() -> None:
+    """Nobody has to be told that it takes a while."""
 
 
 @dataclass(slots=True)
@@ -71,10 +79,19 @@ class Selection:
     instances: Iterator[StoredInstance]
 
 
-class Tiers:
-    """Notes which studies are used, and wants back what is not in the cache; thread-safe."""
+class Patience(Protocol):
+    """Waits for what a volume may never answer; see ``archive.workers.patience``."""
 
-    def __init__(self, clock: Callable[[], float], *, recall: bool) -> None:
+    def __call__(
+        self, work: Callable[[Callable[[], None]], int], discard: Callable[[int], object], meanwhile: Meanwhile
+    ) -> int: ...
+
+
+class Tiers:
+    """Notes which studies are used, wants back what is not in the cache, and waits for slow volumes; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float], patience: Patience, *, recall: bool) -> None:
+        self.patience = patience
         self._clock = clock
         self._recall = recall
         self._noted: dict[tuple[str, bool], float] = {}
@@ -95,6 +112,23 @@ class Tiers:
                 index.add_tasks([recall_study(instance.study_uid)], now)
 
 
+def _fetched(volume: Volume, location: Location, alive: Callable[[], None]) -> int:
+    """A descriptor of a file that was read to its end: what follows finds it in memory, and stalls nobody."""
+    size = location.offset + location.size
+    fd = volume.open_file(location.path, size)
+    try:
+        alive()
+        buffer = bytearray(min(size, FETCHED))
+        for position in range(0, size, FETCHED):
+            os.preadv(fd, [buffer], position)
+            alive()
+    except OSError as error:
+        os.close(fd)
+        volume.require()
+        raise StorageFailed("stored file cannot be read now", f"{location.path}: {error.strerror}") from error
+    return fd
+
+
 class Retrieve:
     """Selects from one index and opens files on the volumes; thread-safe."""
 
@@ -111,34 +145,40 @@ class Retrieve:
         total = len(first) if len(first) <= HELD else self._index.count(query, visible=visible)
         return Selection(total, chain(first, found))
 
-    def open(self, instance: StoredInstance) -> OpenFile:
-        """The file of an instance; raises Damaged, and StorageFailed while its volume is not there."""
+    def open(self, instance: StoredInstance, meanwhile: Meanwhile = nothing) -> OpenFile:
+        """The file of an instance; raises Damaged, and StorageFailed while its volume is not there.
+
+        ``meanwhile`` is called every now and then while a slow volume is waited for.
+        """
         if self._tiers is not None:
             self._tiers.note(self._index, instance)
         try:
             if instance.damage:
                 raise Damaged("stored file is damaged", instance.damage)
-            return self._open(instance.location)
+            return self._open(instance.location, meanwhile)
         except (Damaged, StorageFailed) as error:
-            return self._open_elsewhere(instance, error)
+            return self._open_elsewhere(instance, error, meanwhile)
 
-    def _open_elsewhere(self, instance: StoredInstance, error: ArchiveError) -> OpenFile:
+    def _open_elsewhere(self, instance: StoredInstance, error: ArchiveError, meanwhile: Meanwhile) -> OpenFile:
         """Where the file is by now, or the copy of it."""
         now = self._index.known(instance.sop_instance_uid)
         if now is None:
             raise error
         if now.location != instance.location and not now.damage:
-            file = self._open(now.location)
+            file = self._open(now.location, meanwhile)
         elif self._tiers is not None and (copy := self._index.copies.of(now.id)) is not None:
-            file = self._open(copy)
+            file = self._open(copy, meanwhile)
         else:
             raise error
         file.transfer_syntax = now.transfer_syntax
         return file
 
-    def _open(self, location: Location) -> OpenFile:
+    def _open(self, location: Location, meanwhile: Meanwhile) -> OpenFile:
         volume = self._volumes.get(location.volume)
         if volume is None:
             raise Damaged("stored file is missing", f"volume {location.volume} is not configured")
-        fd = volume.open_file(location.path, location.offset + location.size)
+        if location.volume == MAIN or self._tiers is None:
+            fd = volume.open_file(location.path, location.offset + location.size)
+        else:
+            fd = self._tiers.patience(lambda alive: _fetched(volume, location, alive), os.close, meanwhile)
         return OpenFile(fd, location.offset, location.size, volume.root / location.path)

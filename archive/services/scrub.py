@@ -2,7 +2,8 @@
 
 Rules that hold here: a step reads for about a second and never waits; how far a round has come is kept in the index,
 so that it goes on after a restart; what looks damaged is judged by `integrity`, which knows of files that were
-exchanged meanwhile; outside of its hours it touches no file.
+exchanged meanwhile; outside of its hours it touches no file; copies on other volumes are read after the files of
+all instances, and what is on a volume that is not there is left for the next round.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from archive.errors import Damaged
-from archive.index import Index, StoredInstance
+from archive.index import Index
+from archive.index.copies import Pair
 from archive.services.integrity import Digesting, Integrity
 from archive.services.schedule import Schedule
 from archive.storage.local import Volume
@@ -38,6 +40,7 @@ class Progress:
     files: int = 0
     size: int = 0
     damaged: int = 0
+    copies_after: int = -1  # the instance up to whose copy it has come; -1 while the instances themselves are read
 
 
 def progress(index: Index) -> Progress:
@@ -69,8 +72,8 @@ class Scrub:
         self._hours = hours
         self._clock = clock
         self._timer = timer
-        self._page: list[StoredInstance] = []
-        self._reading: tuple[StoredInstance, Digesting] | None = None
+        self._page: list[Pair] = []
+        self._reading: tuple[Pair, Digesting] | None = None
         self._progress = progress(index)
         self._saved = clock()
 
@@ -114,54 +117,67 @@ class Scrub:
             read += self._take(*current, budget - read)
         return read
 
-    def _next(self) -> tuple[StoredInstance, Digesting] | None:
+    def _next(self) -> tuple[Pair, Digesting] | None:
         """The next file that can be opened; None at the end of the round."""
         while True:
+            self._page = self._page or self._next_page()
             if not self._page:
-                self._page = self._index.upkeep.page(self._progress.after, PAGE)
-                if not self._page:
-                    return None
-            instance = self._page[0]
-            volume = self._volumes.get(instance.location.volume)
-            if volume is None:
-                self._done(instance)
+                return None
+            pair = self._page[0]
+            volume = self._volumes.get(pair.copy.volume)
+            if volume is None or not volume.is_there():
+                self._done(pair)
                 continue
             try:
-                self._reading = (instance, Digesting(volume, instance.location))
+                self._reading = (pair, Digesting(volume, pair.copy))
                 return self._reading
             except Damaged:
-                self._judge(instance)
-                self._done(instance)
+                self._judge(pair)
+                self._done(pair)
 
-    def _take(self, instance: StoredInstance, reading: Digesting, budget: int) -> int:
-        before = reading.position
+    def _next_page(self) -> list[Pair]:
+        """Instances, each as a pair with its own file; then those that have a second one, with that."""
+        if self._progress.copies_after < 0:
+            if page := self._index.upkeep.page(self._progress.after, PAGE):
+                return [Pair(each, each.location) for each in page]
+            self._progress.copies_after = 0
+        return self._index.copies.page(self._progress.copies_after, PAGE)
+
+    def _take(self, pair: Pair, reading: Digesting, budget: int) -> int:
+        instance, before = pair.instance, reading.position
         try:
             if reading.step(max(budget, LEAST)):
                 return reading.position - before
             reading.require(instance.sha256)
             reading.require_meta(instance)
-            if instance.damage:
+            if instance.damage and pair.copy == instance.location:
                 self._integrity.verify(instance)
         except Damaged:
-            self._judge(instance)
+            self._judge(pair)
         reading.close()
         self._reading = None
-        self._done(instance)
+        self._done(pair)
         return max(reading.position - before, LEAST)
 
-    def _judge(self, instance: StoredInstance) -> None:
-        """Whether it is damaged really; then it is marked."""
-        if self._index.known(instance.sop_instance_uid) is None:
+    def _judge(self, pair: Pair) -> None:
+        """Whether it is damaged really; then it is marked, or its copy made again."""
+        if self._index.known(pair.instance.sop_instance_uid) is None:
             return  # removed meanwhile
+        if self._progress.copies_after >= 0:
+            self._progress.damaged += self._integrity.renew_copy(pair)
+            return
         try:
-            self._integrity.verify(instance)
+            self._integrity.verify(pair.instance)
         except Damaged:
             self._progress.damaged += 1
 
-    def _done(self, instance: StoredInstance) -> None:
-        self._progress.after = instance.id
+    def _done(self, pair: Pair) -> None:
+        if self._progress.copies_after < 0:
+            self._progress.after = pair.instance.id
+        else:
+            self._progress.copies_after = pair.instance.id
         self._progress.files += 1
-        self._progress.size += instance.location.size
+        self._progress.size += pair.copy.size
         self._page.pop(0)
 
     def _end(self) -> None:
