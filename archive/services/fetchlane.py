@@ -114,7 +114,6 @@ class FetchLane:
             return True, None
         if state.down_until is not None:
             if state.down_until > now:
-                self._expire(now, state.down_since or now, state.down_why)
                 return True, state.down_until - now
             if self._running:  # one study goes first, and wakes the others when the peer answers
                 return True, None
@@ -257,6 +256,7 @@ class FetchLane:
         since = state.down_since or now
         self._queue.hold(self.name, down_since=since, down_until=now + wait, down_tries=tries, down_why=reason[:500])
         log.warning("fetching %s: %s; next try in %.0f s", self.name, reason, wait)
+        self._expire(now, since, reason)
 
     def _expire(self, now: float, since: float, reason: str) -> None:
         before = now - self._terms.give_up

@@ -139,13 +139,13 @@ def states(index: Index) -> str:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
-    """Orthanc, as it is shipped: its DICOM and its HTTP port."""
+def orthanc(folder: Path, **more: Any) -> Iterator[tuple[int, int]]:
+    """Orthanc, as it is shipped but for ``more``: its DICOM and its HTTP port."""
     folder.mkdir()
     port, http = free_port(), free_port()
     settings = {
         "StorageDirectory": str(folder / "db"), "DicomPort": port, "HttpPort": http, "AuthenticationEnabled": False,
-        "DicomAet": "SECOND", "DicomAlwaysAllowStore": True, "RemoteAccessAllowed": False,
+        "DicomAet": "SECOND", "DicomAlwaysAllowStore": True, "RemoteAccessAllowed": False, **more,
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
     process = subprocess.Popen(
