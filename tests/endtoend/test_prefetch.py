@@ -20,9 +20,10 @@ from archive.index import Index, State, Task, open_index
 from archive.services.fetching import FETCH
 from archive.services.prefetch import PREFETCH
 from tests.dimse import archives
-from tests.endtoend.dcmtk import Client
+from tests.endtoend.dcmtk import Client, storescp
+from tests.endtoend.five import received
 from tests.faults.daemon import EVERYTHING, Daemon, free_port, wait_until
-from tests.hl7.made import message, order
+from tests.hl7.made import order
 from tests.hl7.test_listener import ask
 
 NAME, BORN = "Doe^Jane", "19600102"
@@ -89,7 +90,8 @@ class Two:
             return ask(sock, framed(data))
 
     def command(self, *arguments: object, good: int = 0) -> Any:
-        command = [sys.executable, "-m", "archive", *map(str, arguments), "--config", self.archive.config_file, "--json"]
+        options = ["--config", str(self.archive.config_file), "--json"]
+        command = [sys.executable, "-m", "archive", *map(str, arguments), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == good, done.stderr
         return json.loads(done.stdout)
@@ -140,3 +142,44 @@ def test_an_order_brings_the_relevant_priors_and_a_second_trigger_moves_nothing(
     wait_until(lambda: len(two.tasks(PREFETCH, State.DONE)) == 2 and two.settled(), PATIENCE, two.archive.log)
     assert len(two.tasks(FETCH)) == 2 and two.remote.log().count("C-MOVE") == sent
     assert two.index.statistics().instances == 4
+
+
+def test_the_administrator_is_told_which_priors_would_come_and_why(two: Two) -> None:
+    two.fill(prior(1, "CT head"), prior(2, "CT abdomen"), prior(3, "", "MR", 10, BodyPartExamined="BRAIN"))
+    assert two.send(ct_head(1, hours=48)) == "AA"
+    wait_until(lambda: any(task.due > time.time() for task in two.tasks(PREFETCH)), PATIENCE, two.archive.log)
+    (said,) = two.command("prefetch", "test", "ACC1")
+    assert said["rule"] == "same part" and said["when"] > time.time() + 40 * 3600
+    outcome = {each["study"]: (each["outcome"], each["why"]) for each in said["priors"]}
+    assert outcome[uid(2)] == ("not", "other body part (abdomen)")
+    assert outcome[uid(1)][1].startswith("same procedure, same body part (head), same modality (CT), 10")
+    assert outcome[uid(3)][1].startswith("same body part (head), near modality (MR), 1")
+    assert {outcome[uid(number)][0] for number in (1, 3)} == {"fetch"}
+    (waits,) = two.command("queue", "--kind", PREFETCH)
+    assert waits["state"] == "waiting" and "before the examination" in waits["why"]
+    two.archive.kill()
+    two.remote.kill()
+    (said,) = two.command("prefetch", "test", "ACC1", good=1)
+    assert "REMOTE" in said["failed"]
+
+
+def test_priors_that_are_wanted_survive_kill_9_and_go_on_to_the_workstation(tmp_path: Path) -> None:
+    with storescp(tmp_path / "received") as port:
+        two = Two(tmp_path, [RULE | {"to": ["WS"]}], studies={"ready_after": "1s"})
+        two.archive.configure({"peers": {"WS": {"host": "127.0.0.1", "port": port}}})
+        try:
+            two.remote.start()
+            two.fill(prior(1, "CT head"))
+            two.remote.kill()
+            two.archive.start()
+            two.index = open_index(f"sqlite:///{two.archive.folder}/index.db")
+            assert two.send(ct_head(1)) == "AA"
+            wait_until(lambda: [task for task in two.tasks(PREFETCH) if "REMOTE" in task.reason], PATIENCE)
+            two.archive.kill()
+            two.remote.start()
+            two.archive.start()
+            two.command("queue", "retry", *(task.id for task in two.tasks(PREFETCH)))
+            wait_until(lambda: len(received(tmp_path / "received")) == 2, PATIENCE, two.archive.log)
+            assert two.studies() == {uid(1)}
+        finally:
+            two.close()
