@@ -14,6 +14,7 @@ from pathlib import Path
 from archive.app.acceptor import destinations
 from archive.app.retention import trouble
 from archive.app.store import index_of
+from archive.app.volumes import overview_of
 from archive.config import Complaint, Config, Peer, certificates
 from archive.config.words import VERBS
 from archive.dimse.access import Access, Why
@@ -25,6 +26,7 @@ from archive.services import doctor
 from archive.services.doctor import Call, Entry, Finding
 from archive.services.lifecycle import UNMATCHED
 from archive.services.routing import DELIVER, VERIFY
+from archive.services.volumes import findings
 
 MOST = 1000  # rows of one kind that are looked at: more are no better known by their number
 
@@ -151,7 +153,7 @@ class _Whole(_Doctor):
     """Everything."""
 
     def parts(self) -> tuple[Callable[[], Iterable[Finding]], ...]:
-        here = (self.warnings, self.certificates, self.listeners, self.disk)
+        here = (self.warnings, self.certificates, self.listeners, self.disk, self.volumes)
         return (*here, self.echo, self.queue, self.failures, self.people, self.callers, self.retention)
 
     def certificates(self) -> Iterator[Finding]:
@@ -171,6 +173,10 @@ class _Whole(_Doctor):
     def disk(self) -> list[Finding]:
         path = self.config.storage.path
         return doctor.space(str(path), _free(path), self.config.storage.reserve)
+
+    def volumes(self) -> list[Finding]:
+        found = overview_of(self.config, self.index())
+        return findings(found) if found else []
 
     def echo(self) -> Iterator[Finding]:
         yield from self.called(list(self.config.peers.values()))

@@ -25,6 +25,7 @@ from archive.services.lifecycle import READY
 from archive.services.recall import Recall
 from archive.services.retrieve import Tiers
 from archive.services.tiering import Copying
+from archive.services.volumes import Overview, overview
 from archive.storage.local import Volume
 from archive.workers.patience import Patience
 from archive.workers.tiering import SURVEY, CopyStudies, RecallStudies
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from archive.app.store import Archive
 
 log = logging.getLogger(__name__)
+
+LOOK = 5.0  # seconds in which a volume answers that is only looked at
 
 Clock = Callable[[], float]
 
@@ -118,6 +121,15 @@ def _first_seen(volume: Volume, option: str, index: Index, main: Volume) -> str:
     volume.identity = volume.initialise()
     log.info("volume %s is new: %s", volume.name, volume.root)
     return volume.identity
+
+
+def overview_of(config: Config, index: Index) -> Overview | None:
+    """What there is to say of several volumes; None where there is one."""
+    if not long_term(config):
+        return None
+    roles = {MAIN: CACHE} | {each.name: each.role for each in long_term(config)}
+    volumes = known_volumes(config, index, time.time)
+    return overview(index, volumes, roles, marks(config), Patience(LOOK))
 
 
 # -- what moves files ---------------------------------------------------------------------------------------------

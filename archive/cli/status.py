@@ -10,6 +10,7 @@ from typing import Any
 
 from archive import __version__
 from archive.app.sync import summaries
+from archive.app.volumes import overview_of
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.cli.queue import destinations
 from archive.config import Config, Listener
@@ -39,6 +40,7 @@ def status(options: argparse.Namespace) -> int:
         "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
         "index": dataclasses.asdict(open_index(config.index.url).statistics()),
         "storage": _storage(config),
+        "volumes": _volumes(config),
         "quarantine": open_index(config.index.url).count_quarantined(),
         "keeping": _keeping(config),
         "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
@@ -104,6 +106,7 @@ def _print(said: dict[str, Any]) -> None:
     free = said["storage"]["free"]
     room = "not there yet" if free is None else f"{readable(free)} free"
     print(f"  {readable(counts['size'])} in {said['storage']['path']}, {room}")
+    _print_volumes(said["volumes"])
     if said["quarantine"]:
         print(f"  {said['quarantine']} objects in quarantine: archive quarantine")
     _print_keeping(said["keeping"])
@@ -115,6 +118,40 @@ def _print(said: dict[str, Any]) -> None:
         print(f"  {said_of}{'; ' if row['why'] else ''}{escape(row['why'])}")
     for row in said["sync"]:
         print(f"  sync {row['sync']} with {row['peer']}: {escape(row['result'])}")
+
+
+def _volumes(config: Config) -> dict[str, Any] | None:
+    """Volumes and what moves between them; None where there is one."""
+    found = overview_of(config, open_index(config.index.url))
+    if found is None:
+        return None
+    volumes = [
+        {
+            "name": each.name, "role": each.role, "path": each.path, "there": each.space is not None,
+            "reason": each.reason, "free": each.space and each.space.free, "total": each.space and each.space.total,
+            "files": each.files, "size": each.size,
+        }
+        for each in found.volumes
+    ]  # fmt: skip
+    names = ("to_copy", "to_recall", "evictable")
+    moving = {name: dict(zip(("number", "size"), getattr(found, name), strict=True)) for name in names}
+    return {"volumes": volumes, **moving}
+
+
+def _print_volumes(said: dict[str, Any] | None) -> None:
+    if said is None:
+        return
+    for each in said["volumes"]:
+        full = f"{1 - each['free'] / each['total']:.0%} full, {readable(each['free'])} free" if each["there"] else ""
+        holds = f", {each['files']} files, {readable(each['size'])}" if each["files"] else ""
+        print(f"  {each['role']} {each['name']} in {each['path']}: {full or 'NOT THERE: ' + each['reason']}{holds}")
+    words = {
+        "to_copy": "studies wait to be copied", "to_recall": "studies wait to be brought back",
+        "evictable": "files could leave the cache",
+    }  # fmt: skip
+    for name, meaning in words.items():
+        if said[name]["number"]:
+            print(f"  {said[name]['number']} {meaning} ({readable(said[name]['size'])})")
 
 
 def _print_keeping(said: dict[str, Any]) -> None:

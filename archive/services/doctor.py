@@ -252,15 +252,15 @@ def space(path: str, free: int | None, reserve: int) -> list[Finding]:
     if free is None:
         return [Finding("storage.path", f"{path} is not there", "start archive serve once, or mount the volume")]
     if free < reserve:
-        says = f"{path} has {_megabytes(free)} free, less than storage.reserve ({_megabytes(reserve)}): stores get A700"
+        says = f"{path} has {megabytes(free)} free, less than storage.reserve ({megabytes(reserve)}): stores get A700"
         return [Finding("disk", says, "free space, or a smaller storage.reserve")]
     if free < 2 * reserve:
-        says = f"{path} has {_megabytes(free)} free, less than twice storage.reserve ({_megabytes(reserve)})"
+        says = f"{path} has {megabytes(free)} free, less than twice storage.reserve ({megabytes(reserve)})"
         return [Finding("disk", says, "free space before stores are refused")]
-    return [note("disk", f"{path} has {_megabytes(free)} free")]
+    return [note("disk", f"{path} has {megabytes(free)} free")]
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB".replace(",", " ")
 
 
