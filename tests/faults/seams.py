@@ -551,6 +551,21 @@ def _a_fault_in_the_wire() -> None:
         replace(association, "decode_command", wire.decode_command)
 
 
+@seam("queries take turns")
+def _queries_take_turns() -> None:
+    """One query at a time, and none is quick."""
+    from archive.services.find import Find
+
+    search, turn = Find.search, threading.Lock()
+
+    def one_by_one(self: Any, query: Any, caller: Any) -> Any:
+        with turn:
+            time.sleep(0.3)
+        return search(self, query, caller)
+
+    replace(Find, "search", one_by_one)
+
+
 @seam("descriptors leak")
 def _descriptors_leak() -> None:
     """Every connection leaves one behind."""
