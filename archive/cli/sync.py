@@ -67,9 +67,11 @@ def _run(options: argparse.Namespace, config: Config, index: Index, syncs: Seque
         rows.begin(sync.name, sync.peer, BY_HAND, asdict(plan), now, tasks=[task_of(sync.name)])
         for sync, plan in zip(syncs, plans, strict=True)
     ]
-    if options.wait:
-        return _wait(options, index, keys)
     running = any(answers(listener) for listener in config.listeners)
+    if options.wait:
+        if not running:
+            warn("the daemon is not running: this begins when it is")
+        return _wait(options, index, keys)
     if options.json:
         show_json({"runs": keys, "daemon": running})
     else:
@@ -101,7 +103,7 @@ def _wait(options: argparse.Namespace, index: Index, keys: Sequence[int]) -> int
                 break
             if found.words != said:
                 said = found.words
-                warn(said) if said else None
+                warn(said or "goes on")
             time.sleep(LOOK)
     return _show(options, index, [found for key in keys if (found := rows.run(key)) is not None])
 
