@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from archive.app import Archive
 from archive.app.receiving import sources
-from archive.app.store import index_of, open_volume, recover
+from archive.app.store import causes, index_of, open_volume, recover
 from archive.app.volumes import known_volumes
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config
@@ -78,7 +78,7 @@ def _opened(config: Config, *, repair: bool) -> Iterator[tuple[Index, Mapping[st
     volume = open_volume(config, index, time.time)
     try:
         volumes = known_volumes(config, index, time.time) | {volume.name: volume}
-        integrity, grace = Integrity(index, volumes, time.time), _grace(volume)
+        integrity, grace = Integrity(index, volumes, time.time, causes(config)), _grace(volume)
         there = [each for each in volumes.values() if each.is_there()]
         yield index, volumes, integrity, [Strays(index, each, integrity, None, time.time, grace) for each in there]
     finally:

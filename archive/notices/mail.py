@@ -85,6 +85,6 @@ def _text(said: bytes | str) -> str:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or "timed out" in str(error):  # smtplib hides the one behind the other
         return "did not answer in time"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200]

@@ -76,6 +76,8 @@ class Line:
             return
         alarm = _bounded(alarm)
         with self._lock:
+            if not self._held and self._write(alarm):
+                return
             key = replace(alarm, count=1)
             if key in self._held or len(self._held) < MOST_HELD:
                 self._held[key] = self._held.get(key, 0) + alarm.count
