@@ -74,7 +74,7 @@ def test_d25_an_index_that_is_lost_is_rebuilt_from_the_files(own_archive: Archiv
     archive.kill()
     for name in ("index.db", "index.db-wal", "index.db-shm"):
         (archive.folder / name).unlink(missing_ok=True)
-    assert run(forks, archive, "reindex") == 0
+    assert run(forks, archive, "reindex", "--processes", "0") == 0
     archive.start()
     assert answers(archive, images) == before
     check(archive, images)
@@ -87,7 +87,9 @@ def answers(archive: Daemon, images: list[Instance]) -> list[list[bytes]]:
 
 def test_s23_nothing_that_was_received_reaches_a_shell(own_archive: Archives) -> None:
     for file in sorted((ROOT / "archive").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
+        text = file.read_text()
+        suspicious = any(word in text for word in ("shell", *COMMANDS_OF_THE_SHELL))
+        for node in ast.walk(ast.parse(text if suspicious else "")):
             if isinstance(node, ast.Call):
                 assert not any(key.arg == "shell" for key in node.keywords), file
                 assert getattr(node.func, "attr", "") not in COMMANDS_OF_THE_SHELL, file
