@@ -246,6 +246,12 @@ def about(operation: Operation) -> str:
         return f"operation {said['operation']}"
     if operation.kind == "edit":
         return f"{said['level'].lower()} {said['of']}: {', '.join(said['values'])}"
+    if operation.kind == "delete":
+        return f"{said['level'].lower()} {said['of']}: {said['instances']} instances"
+    if operation.kind == "hold":
+        return f"{said['scope']} {said['owner'].rstrip(chr(92))}"
+    if operation.kind == "release":
+        return f"hold {_words(said['holds'])}"
     things = next((said[key] for key in ("studies", "series", "instances") if key in said), "")
     whom = said.get("patient") or _words(things)
     where = said.get("into") or said.get("with") or said.get("to") or ""

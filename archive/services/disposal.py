@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 NAME, TODAY = "retention", "retention_today"  # under which the index keeps how far a round is, and what went today
 SPAN = 2000  # ids of one look: some milliseconds where nothing is due, a tenth of a second where all is
+NOTED = 200  # studies of one transaction: arrivals wait for hundredths of a second
 PIECE = 2000  # instances that a peer is asked about together, and versions of one transaction
 SILENT = 600.0  # seconds for which a peer that could not be asked is not asked again
 ACTOR = "retention"
@@ -106,9 +107,10 @@ class Rounds:
         found.studies += len(studies)
         found.due += len(verdicts)
         found.held_up += sum(bool(each.why) for each in verdicts)
-        if verdicts:
-            going = [each for each in verdicts if each.then == DELETE and not each.why]
-            self._rows.note([noted(each) for each in verdicts], [task_for(each) for each in going], now)
+        for start in range(0, len(verdicts), NOTED):
+            piece = verdicts[start : start + NOTED]
+            going = [each for each in piece if each.then == DELETE and not each.why]
+            self._rows.note([noted(each) for each in piece], [task_for(each) for each in going], now)
 
     def _end(self, found: Round) -> None:
         while self._rows.forget_before(found.began):

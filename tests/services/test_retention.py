@@ -315,6 +315,32 @@ def test_images_that_come_meanwhile_keep_the_study(site: Site) -> None:
     assert site.files() == 2
 
 
+def test_a_deletion_that_was_broken_off_goes_on_and_spares_what_came_since(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.index.deletion.CHUNK", 1)
+    image = ct()
+    uid = site.put(image)
+    same = {"StudyInstanceUID": uid, "SeriesInstanceUID": image.SeriesInstanceUID, "PatientID": image.PatientID}
+    for _ in range(3):
+        site.put(ct(**same))
+    seen = site.index.deletion.seen(uid)
+
+    def arrives(count: int) -> None:
+        """In the midst of it: an image comes, and the process ends."""
+        site.put(ct(**same))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        site.deletion.delete(uid, by("retention", "old", "one"), seen, rest=arrives)
+    assert site.files() == 5  # rows first
+    site.deletion.delete(uid, by("retention", "old", "one"), seen, rest=lambda count: monkeypatch.undo())
+    assert site.index.statistics().instances == 1
+    site.unlinking.all()
+    assert site.files() == 1
+    assert [each.kind for each in site.corrections.operations()] == ["delete"]
+
+
 def test_a_study_that_is_still_arriving_or_has_open_tasks_stays(site: Site) -> None:
     arriving = site.put(ct(), ready=False)
     assert site.run(OLD) == []
