@@ -45,10 +45,9 @@ _END = (
     f"UPDATE job_study SET state = ?, {', '.join(f'{name} = ?' for name in COUNTS)}, reason = ?, changed = ?"
     " WHERE job = ? AND study_instance_uid = ?"
 )
-_SOLE = (  # open tasks of a job that nobody else waits for
-    "SELECT t.id FROM job_study s JOIN task t ON t.id = s.task WHERE s.job = ? AND s.state = 'queued'"
-    " AND t.state = 'waiting' AND NOT EXISTS (SELECT 1 FROM job_study o WHERE o.task = t.id AND o.state = 'queued'"
-    " AND o.job <> s.job)"
+_WAITING = (
+    "SELECT t.id, t.payload FROM job_study s JOIN task t ON t.id = s.task WHERE s.job = ? AND s.state = 'queued'"
+    " AND t.state = 'waiting'"
 )
 _SUMS = ", ".join(f"SUM({name})" for name in COUNTS)
 
@@ -173,18 +172,19 @@ class Jobs:
         return self._database.transact(work)
 
     def _withdraw(self, session: Session, key: int, state: str, now: float) -> None:
-        """Take what waits for this job alone out of the queue."""
-        ids = [int(row[0]) for row in session.rows(_SOLE, (key,))]
+        """Take what waits for no one else out of the queue; jobs that are held up as well want it later."""
+        held = {name_of(*row) for row in session.rows("SELECT kind, id FROM job WHERE state <> 'running'")}
+        ids = [int(task) for task, payload in session.rows(_WAITING, (key,)) if _wanted_by(payload) <= held]
+        among = session.dialect.among
         for start in range(0, len(ids), PIECE):
             listed = session.dialect.listed(ids[start : start + PIECE])
-            among = session.dialect.among
             gone = f"DELETE FROM task WHERE {among.format(column='id')} AND state = 'waiting' RETURNING id"
             deleted = session.dialect.listed([int(row[0]) for row in session.rows(gone, (listed,))])
-            session.run(
-                f"UPDATE job_study SET state = ?, task = NULL, changed = ? WHERE job = ? AND state = 'queued'"
-                f" AND {among.format(column='task')}",
-                (state, now, key, deleted),
+            change = (
+                "UPDATE job_study SET state = CASE WHEN job = ? THEN ? ELSE 'todo' END, task = NULL, changed = ?"
+                f" WHERE state = 'queued' AND {among.format(column='task')}"
             )
+            session.run(change, (key, state, now, deleted))
 
     def end(self, key: int, now: float) -> bool:
         """Everything was asked, and nothing is open."""
@@ -319,6 +319,16 @@ class Jobs:
 
         rows = self._database.read(work)
         return [JobStudy(row[0], row[1], row[2], dict(zip(COUNTS, map(int, row[3:]), strict=True))) for row in rows]
+
+
+def name_of(kind: str, key: int) -> str:
+    """What the tasks of a job say whom they are for."""
+    return f"{kind} {key}"
+
+
+def _wanted_by(payload: str) -> set[str]:
+    found = json.loads(payload)
+    return {found.get("by", ""), *found.get("also", ())}
 
 
 def _job(row: Row) -> Job:

@@ -13,6 +13,8 @@ from typing import Any
 from archive.index.database import Session
 from archive.index.values import NewTask
 
+MOST_NAMES = 50  # of others who want the same
+
 # Nothing is there yet that could be locked; in SQLite there is one writer anyway.
 _TURN = {"sqlite": "", "postgresql": "SELECT pg_advisory_xact_lock(hashtextextended(?, 7))"}
 _LOCK = {"sqlite": "", "postgresql": " FOR UPDATE"}
@@ -48,6 +50,8 @@ def _both(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     series = {*known.get("series", ()), *new.get("series", ())}
     everything = not known.get("series") or not new.get("series")
     both = {**known, "series": [] if everything else sorted(series)}
+    if new.get("by") != known.get("by"):
+        both["also"] = sorted({*known.get("also", ()), str(new.get("by", ""))})[:MOST_NAMES]
     if both["series"] != known.get("series"):
         both.pop("first", None)
     if known.get("window") != new.get("window"):

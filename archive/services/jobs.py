@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.errors import ArchiveError, InvalidQuery
 from archive.index import Index, NewTask, Settled, State, Task
-from archive.index.jobs import RUNNING, TODO, WAITS, Found, Job, Jobs
+from archive.index.jobs import RUNNING, TODO, WAITS, Found, Job, Jobs, name_of
 from archive.services.fetching import fetch
 from archive.services.schedule import Schedule, chance, pause
 from archive.services.slices import DATE, PATIENT_ID, Slice, has, pieces, plain, seems_cut, slice_of, split
@@ -97,7 +97,7 @@ def read_keys(keys: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], 
         if keyword == DATE and value:
             since, until = read_dates(value)
         else:
-            (above if min(levels) <= Level.STUDY else below)[keyword] = value
+            (below if Level.SERIES in levels else above)[keyword] = value
     return above, below, since, until
 
 
@@ -188,7 +188,7 @@ class Carrying:
         def task(study_uid: str, series: tuple[str, ...], number: int) -> NewTask:
             return fetch(
                 job.peer, study_uid, series=series, priority=PRIORITIES[job.kind], due=begin + number * pace,
-                why=f"{job.kind} {job.id}", window=order.window,
+                why=name_of(job.kind, job.id), window=order.window,
             )  # fmt: skip
 
         self._jobs.feed(job.id, room, begin + min(room, todo) * pace, task, now)

@@ -17,7 +17,7 @@ EARLIEST, LATEST = date(1900, 1, 1), date(2099, 12, 31)  # beyond them dates are
 DAY = timedelta(days=1)
 LONGEST_BEGINNING = 6  # characters of patient ids, before a question with too many answers is given up
 # With ? and * left out, which are wildcards, and the backslash, which separates values (PS3.4 C.2.2.2.4).
-LETTERS = [letter for letter in string.printable if letter.isprintable() and letter not in "?*\\"]
+LETTERS = " " + "".join(letter for letter in string.printable if letter.isprintable() and letter not in " ?*\\")
 SUSPICIOUS = 50  # a number of answers that is a multiple of it may be a limit that the peer says nothing of
 DATE, PATIENT_ID = "StudyDate", "PatientID"
 
@@ -25,7 +25,8 @@ DATE, PATIENT_ID = "StudyDate", "PatientID"
 @dataclass(frozen=True, slots=True)
 class Slice:
     """One question: studies of a span of dates (ISO; empty is open) or of any or no date (``undated``), of patient ids
-    that begin so; ``days`` is the longest span to ask for at once, 0 for any; ``rest``: all spans were asked before."""
+    that begin so; ``days`` is the longest span to ask for at once, 0 for any; ``rest``: all spans were asked before;
+    ``letters`` of them, the last ones, are still to follow the beginning, each a question of its own."""
 
     since: str = ""
     until: str = ""
@@ -33,6 +34,7 @@ class Slice:
     rest: bool = False
     beginning: str = ""
     days: int = 0
+    letters: int = 0
 
     def keys(self) -> dict[str, str]:
         """What it adds to the keys of the job."""
@@ -69,6 +71,9 @@ def beginning_of(since: str = "", until: str = "", days: int = 0) -> list[Slice]
 
 def pieces(asked: Slice, *, oldest_first: bool) -> list[Slice]:
     """The same, with a piece of no more than its days to be asked next."""
+    if asked.letters:
+        longer = replace(asked, beginning=asked.beginning + LETTERS[-asked.letters], letters=0)
+        return [*([replace(asked, letters=asked.letters - 1)] if asked.letters > 1 else []), longer]
     if not asked.days or asked.undated:
         return [asked]
     first, last = _ends(asked)
@@ -102,9 +107,9 @@ def split(
     if not by_patient or len(asked.beginning) >= LONGEST_BEGINNING:
         return [], f"the peer has more {asked.words()} than it answers, some may not have been listed"
     note = f"{asked.words()} were asked for by patient id, those without one may not have been listed"
-    letters = LETTERS if asked.beginning else [letter for letter in LETTERS if letter != " "]  # it means nothing there
-    longer = [replace(asked, beginning=asked.beginning + letter) for letter in reversed(letters)]
-    return longer, "" if asked.beginning else note
+    # A blank means nothing at the beginning, so it comes first and is left out there.
+    longer = replace(asked, letters=len(LETTERS) - (not asked.beginning))
+    return [longer], "" if asked.beginning else note
 
 
 def has(asked: Slice, study_date: str) -> bool:

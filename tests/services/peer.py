@@ -48,7 +48,8 @@ class Peer:
             yield ListedSeries(uid, self.counted.get(uid, len(instances)))
 
     def instances(self, study_uid: str, series_uid: str) -> Iterator[Listed]:
-        yield from (Listed(uid, "1.2.840.10008.5.1.4.1.1.2") for uid in self.studies[study_uid][series_uid][: self.shown])
+        listed = self.studies[study_uid][series_uid][: self.shown]
+        yield from (Listed(uid, "1.2.840.10008.5.1.4.1.1.2") for uid in listed)
 
     def bring(self, study_uid: str, series_uid: str, uids: Collection[str], expected: Mapping[str, str]) -> str:
         self.asked.append((study_uid, series_uid, tuple(uids)))
