@@ -18,7 +18,9 @@ QUICK = {
     ("D01", "no sync of folders"), ("D02", "answer before commit"), ("D02", "row before file"),
     ("D04", "commit not synced"), ("D06-11", "no cleaning up"),
     ("D17-18", "length not compared"), ("B01-20", "command not compared"), ("B21c", "any size"),
-    ("N37a", "a fault in the wire"), ("B50", "a fault in the gate"),
+    ("N37a", "a fault in the wire"), ("B50", "a fault in the gate"), ("B40-43", "no contradictions"),
+    ("D02d", "no tombstones"), ("C01-04", "promised without reading"), ("C07", "request answered before it is kept"),
+    ("Q03", "sent before it is answered"),
 }  # fmt: skip
 
 
