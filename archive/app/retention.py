@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from archive.app.deletion import deletion_of
 from archive.app.store import Archive
@@ -14,6 +15,8 @@ from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.proof import ByCommitment, ByQuery
 from archive.index import Index, StoredInstance
+from archive.index.holds import holds
+from archive.index.retention import RetentionRows
 from archive.services.alarms import Raise, nobody
 from archive.services.disposal import Disposal, OldVersions, Rounds
 from archive.services.doctor import Finding
@@ -72,6 +75,15 @@ def retire_of(
         index, rounds, disposal, OldVersions(index, settings.versions, clock), SteadyClock(index, clock),
         hours=hours, clock=clock, raise_alarm=raise_alarm,
     )  # fmt: skip
+
+
+def standing(index: Index, clock: Clock = time.time) -> dict[str, Any]:
+    """What a glance should show: marks that are crossed since when, a doubtful clock, how many are due and held."""
+    counts = RetentionRows(index.database).counts()
+    return {
+        "watermarks": crossed(index).since, "clock": SteadyClock(index, clock).doubt(note=False),
+        "due": sum(counts.values()), "holds": len(holds(index.database)),
+    }  # fmt: skip
 
 
 def trouble(index: Index, clock: Clock = time.time) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ import socket
 from typing import Any
 
 from archive import __version__
+from archive.app.retention import standing
 from archive.app.sync import summaries
 from archive.app.volumes import overview_of
-from archive.cli.common import Commands, command, configuration, show_json
+from archive.cli.common import Commands, command, configuration, show_json, when
 from archive.cli.queue import destinations
 from archive.config import Config, Listener
 from archive.config.keeping import COMPRESSIONS
@@ -43,6 +44,7 @@ def status(options: argparse.Namespace) -> int:
         "volumes": _volumes(config),
         "quarantine": open_index(config.index.url).count_quarantined(),
         "keeping": _keeping(config),
+        "retention": standing(open_index(config.index.url)),
         "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
         "destinations": destinations(open_index(config.index.url)),
         "sync": summaries(open_index(config.index.url), config),
@@ -110,6 +112,7 @@ def _print(said: dict[str, Any]) -> None:
     if said["quarantine"]:
         print(f"  {said['quarantine']} objects in quarantine: archive quarantine")
     _print_keeping(said["keeping"])
+    _print_retention(said["retention"])
     extra = said["extra_keys"]
     if extra["filling"]:
         print(f"  {', '.join(extra['filling'])}: being filled in, looked at up to instance {extra['after']}")
@@ -152,6 +155,15 @@ def _print_volumes(said: dict[str, Any] | None) -> None:
     for name, meaning in words.items():
         if said[name]["number"]:
             print(f"  {said[name]['number']} {meaning} ({readable(said[name]['size'])})")
+
+
+def _print_retention(said: dict[str, Any]) -> None:
+    for name, since in said["watermarks"].items():
+        print(f"  storage.watermarks.{name} is CROSSED since {when(since)}")
+    if said["clock"]:
+        print(f"  NOTHING IS DELETED by rules: {said['clock']} (archive retention clock)")
+    if said["due"] or said["holds"]:
+        print(f"  {said['due']} studies are due by rules of retention, {said['holds']} legal holds: archive retention")
 
 
 def _print_keeping(said: dict[str, Any]) -> None:

@@ -125,7 +125,10 @@ class RetentionRows:
     # -- what is due ----------------------------------------------------------------------------
 
     def note(self, due: Sequence[Due], tasks: Sequence[NewTask], now: float) -> None:
-        """Write down what was found, and what is to be done about it; one task a study is enough."""
+        """Write down what was found, and what is to be done about it; one task a study is enough.
+
+        A power cut may take it along, and then the next round finds it again.
+        """
 
         def work(session: Session) -> None:
             for each in due:
@@ -140,7 +143,7 @@ class RetentionRows:
                 if task.study_uid not in open_already:
                     insert_task(session, task, now)
 
-        self._database.transact(work)
+        self._database.transact(work, durable=False)
 
     def forget(self, uid: str) -> None:
         """A study is gone, or not due any more."""
