@@ -21,7 +21,8 @@ from archive.workers.leases import owner_name, take_back
 log = logging.getLogger(__name__)
 
 LEASE = 600.0  # seconds; a group of files on a slow volume takes a while
-LATER = 30.0  # seconds until a volume that was not there or full is tried again
+LOST = 5.0  # seconds between two looks for a volume that is not there: nobody tells when it is mounted
+LATER = 30.0  # seconds until a study that could not be carried is tried again
 LONGEST = 300.0  # and at most, when it goes on failing
 SURVEY = "copy.survey"  # under which the index keeps up to which study was looked for what has no copy
 DONE = "done"
@@ -48,7 +49,7 @@ class CopyStudies:
         surveying = self._survey()
         self._eviction.make_room()
         if not self._copying.is_possible():
-            return LATER
+            return LOST
         task = self._leasing.task()
         if task is not None:
             self._leasing.carry(task, lambda: self._copying.some(str(task.payload["study"])).more)

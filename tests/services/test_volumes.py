@@ -47,7 +47,13 @@ def tiered(folder: Path, url: str, **storage: Any) -> Iterator[Archive]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, index_url: str) -> Iterator[Archive]:
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with tiered(tmp_path, f"sqlite:///{tmp_path}/index.db") as archive:
+        yield archive
+
+
+@pytest.fixture
+def on_either(tmp_path: Path, index_url: str) -> Iterator[Archive]:
     with tiered(tmp_path, index_url) as archive:
         yield archive
 
@@ -115,7 +121,8 @@ def waiting(archive: Archive, kind: str) -> list[str]:
 # -- the way there and back -----------------------------------------------------------------------
 
 
-def test_a_study_is_copied_leaves_the_cache_and_is_read_where_it_is(archive: Archive) -> None:
+def test_a_study_is_copied_leaves_the_cache_and_is_read_where_it_is(on_either: Archive) -> None:
+    archive = on_either
     images = study()
     for each in images:
         put(archive, each)
@@ -131,7 +138,8 @@ def test_a_study_is_copied_leaves_the_cache_and_is_read_where_it_is(archive: Arc
     assert checked(archive, digest=True) == []
 
 
-def test_what_was_evicted_comes_back_and_can_leave_again_without_another_copy(archive: Archive) -> None:
+def test_what_was_evicted_comes_back_and_can_leave_again_without_another_copy(on_either: Archive) -> None:
+    archive = on_either
     images = study()
     for each in images:
         put(archive, each)
@@ -154,7 +162,8 @@ def test_more_files_than_one_group_are_copied_group_by_group(archive: Archive, m
     assert checked(archive, digest=True) == []
 
 
-def test_the_longest_unused_study_goes_first_and_no_more_than_needed(archive: Archive) -> None:
+def test_the_longest_unused_study_goes_first_and_no_more_than_needed(on_either: Archive) -> None:
+    archive = on_either
     names = ["1.2.1", "1.2.2", "1.2.3"]
     images = {name: study(name, 1)[0] for name in names}
     for each in images.values():
@@ -413,7 +422,8 @@ def test_killed_while_it_is_brought_back_it_stays_where_it_was(
         assert recalled(archive, image) == 1
 
 
-def test_a_damaged_file_is_read_from_its_copy_and_comes_back(archive: Archive) -> None:
+def test_a_damaged_file_is_read_from_its_copy_and_comes_back(on_either: Archive) -> None:
+    archive = on_either
     images = study()
     for each in images:
         put(archive, each)
@@ -428,7 +438,8 @@ def test_a_damaged_file_is_read_from_its_copy_and_comes_back(archive: Archive) -
     assert recalled(archive, images[0]) == 2 and checked(archive, digest=True) == []
 
 
-def test_a_damaged_copy_is_made_again(archive: Archive) -> None:
+def test_a_damaged_copy_is_made_again(on_either: Archive) -> None:
+    archive = on_either
     image = study(count=1)[0]
     put(archive, image)
     copied(archive, image)
@@ -473,8 +484,8 @@ def test_a_newer_object_takes_the_place_of_an_evicted_one(tmp_path: Path, index_
         assert checked(archive, digest=True) == []
 
 
-def test_earlier_versions_leave_the_cache_when_their_study_is_copied(tmp_path: Path, index_url: str) -> None:
-    with tiered(tmp_path, index_url, on_duplicate="version") as archive:
+def test_earlier_versions_leave_the_cache_when_their_study_is_copied(tmp_path: Path) -> None:
+    with tiered(tmp_path, f"sqlite:///{tmp_path}/index.db", on_duplicate="version") as archive:
         old = study(count=1)[0]
         new = builders.ct(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.1", SOPInstanceUID=old.SOPInstanceUID,
                           InstanceNumber=99)  # fmt: skip
@@ -544,8 +555,8 @@ def test_a_volume_that_does_not_answer_is_given_up_and_the_one_who_waits_can_spe
         assert file.size
 
 
-def test_what_is_retrieved_from_a_long_term_volume_is_wanted_back_once(tmp_path: Path, index_url: str) -> None:
-    with tiered(tmp_path, index_url, recall="on") as archive:
+def test_what_is_retrieved_from_a_long_term_volume_is_wanted_back_once(tmp_path: Path) -> None:
+    with tiered(tmp_path, f"sqlite:///{tmp_path}/index.db", recall="on") as archive:
         images = study()
         for each in images:
             put(archive, each)
