@@ -12,6 +12,7 @@ import io
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from archive.cli import main as archive
-from archive.index import Index, open_index
+from archive.index import open_index
 from tests.dimse import archives
 from tests.endtoend import five
 from tests.faults import checker
@@ -159,30 +160,52 @@ def check(pair: Pair, folders: Sequence[Path]) -> list[str]:
 # -- by hand, at full size --------------------------------------------------------------------------------------
 
 
-def fill(index: Index, studies: int, piece: int = 2000) -> None:
+BASE = 1000  # studies that are made as they arrive; the others are copies of their rows
+COPIED = {
+    "patient": {"id": "id + {by}", "patient_id": "patient_id || '-{n}'", "patient_name": "patient_name"},
+    "study": {"id": "id + {by}", "patient": "patient + {by}", "study_instance_uid": "study_instance_uid || '.{n}'"},
+    "series": {"id": "id + {by}", "study": "study + {by}", "series_instance_uid": "series_instance_uid || '.{n}'"},
+    "instance": {"id": "id + {by}", "series": "series + {by}", "sop_instance_uid": "sop_instance_uid || '.{n}'"},
+}
+
+
+def fill(file: Path, studies: int) -> None:
     """Rows of studies of one image, over ten years; there are no files."""
-    for start in range(0, studies, piece):
-        index.add([
-            arrival(
-                f"1.2.3.{number}", sop=f"1.2.3.{number}.1.1", received=1000.0, PatientID=f"P{number}",
-                PatientName=f"Name{number}^Given", known=True,
-                StudyDate=f"{2016 + number % 10}{1 + number // 10 % 12:02}{1 + number // 120 % 28:02}",
-            )
-            for number in range(start, min(start + piece, studies))
-        ], durable=False)  # fmt: skip
+    index = open_index(f"sqlite:///{file}")
+    index.add([
+        arrival(
+            f"1.2.3.{number}", sop=f"1.2.3.{number}.1.1", received=1000.0, PatientID=f"P{number}",
+            PatientName=f"Name{number}^Given", known=True,
+            StudyDate=f"{2016 + number % 10}{1 + number // 10 % 12:02}{1 + number // 120 % 28:02}",
+        )
+        for number in range(BASE)
+    ])  # fmt: skip
+    index.close()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        for number in range(1, studies // BASE):
+            for table, changed in COPIED.items():
+                names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+                values = [changed.get(name, name).format(by=number * BASE, n=number) for name in names]
+                database.execute(
+                    f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}"
+                    f" WHERE id <= {BASE}"
+                )
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def compare_equal(folder: Path, studies: int) -> None:
     """Two archives with the same rows: what a comparison takes when there is nothing to do."""
     pair = Pair(folder)
-    index = open_index(f"sqlite:///{pair.daemons[0].folder}/index.db")
-    fill(index, studies)
-    index.sync()
-    index.close()
-    for file in pair.daemons[0].folder.glob("index.db*"):
-        shutil.copy(file, pair.daemons[1].folder)
+    pair.start()  # makes the volumes
     for daemon in pair.daemons:
-        (daemon.folder / "files").mkdir(exist_ok=True)
+        daemon.stop()
+    fill(pair.daemons[0].folder / "index.db", studies)
+    with contextlib.closing(sqlite3.connect(pair.daemons[0].folder / "index.db")) as source, contextlib.closing(
+        sqlite3.connect(pair.daemons[1].folder / "index.db")
+    ) as target:
+        source.backup(target)
+    shutil.copy(pair.daemons[0].files / ".volume", pair.daemons[1].files)  # which its index knows by name
     try:
         pair.start()
         here = pair.daemons[0]

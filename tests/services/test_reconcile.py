@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 
 from archive.dicom.rule import parse_rule
+from archive.dimse.connection import Timeouts
 from archive.dimse.inquiry import PeerInquiry
+from archive.errors import Refused, Unreachable
 from archive.index import NewTask, State, Task
 from archive.index.database import Session
 from archive.index.sync import Difference, Run, Step, SyncRows
 from archive.services import reconcile
-from archive.services.comparing import Plan
+from archive.services.comparing import Plan, TheirStudy
 from archive.services.fetching import FETCH, FROM
 from archive.services.reconcile import Reconciliation, Terms
 from archive.services.routing import DELIVER, delivery
@@ -342,3 +345,73 @@ def test_tasks_of_a_piece_are_committed_with_it(two: Two, monkeypatch: pytest.Mo
     assert {task.state for task in two.tasks()} == {State.WAITING}
 
 
+
+
+class Odd:
+    """A peer that answers otherwise than it should."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers = answers
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        yield self
+
+    def between(self, since: str, until: str, limit: int = 0) -> Any:
+        return iter(self._answers.get("studies", ()))
+
+    def named(self, uids: Any) -> Any:
+        return (each for each in self._answers.get("studies", ()) if each.uid in uids and self._answers.get("named", 1))
+
+    def series(self, study_uid: str) -> Any:
+        if isinstance(found := self._answers.get("series", {}), Exception):
+            raise found
+        return found
+
+    def images(self, study_uid: str, series_uid: str) -> Any:
+        return self._answers.get("images", set())
+
+
+UID = f"{archives.ROOT}.1"
+STUDY = TheirStudy(UID, "20260102", 1, 1, {"PatientID": "P1", "PatientName": "Name^P1"})
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        (Odd(studies=[STUDY], series=Refused("C-FIND refused", "A900")), "the peer does not list series and images"),
+        (Odd(studies=[STUDY], series={}), "the peer does not list series and images: it lists no series"),
+        (Odd(studies=[STUDY], series={f"{UID}.1": ("CT", 1)}), "the peer does not list series and images: it lists no"),
+        (Odd(studies=[replace(STUDY, series=None, instances=None)], series={f"{UID}.1": ("CT", None)}, images={"9"}),
+         "2 missing there; 1 missing here"),
+        # It gives what it was not asked for: the span that a study belongs to counts.
+        (Odd(studies=[replace(STUDY, date="19990101")], named=0), "2 missing there"),
+    ],
+)  # fmt: skip
+def test_a_peer_that_answers_oddly_is_told_in_words(two: Two, peer: Odd, said: str) -> None:
+    fill(two.here, instance(1, size=2), instance(2, size=2))
+    two.settle()
+    run, task = two.begin(Plan(since="20260101", until="20261231"))
+    terms = Terms(THERE, frozenset({THERE}), "sync there")
+    comparing = Reconciliation(two.here.index, peer, terms, clock=time.time)
+    assert comparing.work(run, two.write(run, task), enough=lambda: False)
+    (found,) = two.rows.differences(run.id)
+    assert what(found).startswith(said)
+    assert two.run(run.id).counts["compared"] == 1
+
+
+def test_a_peer_that_falls_silent_is_unreachable_and_nothing_is_lost(two: Two) -> None:
+    """What was found before stays found."""
+    fill(two.here, instance(1, size=2))
+    two.settle()
+    run, task = two.begin()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        destination = replace(two.there.destination(WE), port=server.getsockname()[1], timeouts=Timeouts(acse=0.3))
+        comparing = Reconciliation(
+            two.here.index, PeerInquiry(destination), Terms(THERE, frozenset(), "sync there"), clock=time.time
+        )
+        with pytest.raises(Unreachable):
+            comparing.work(run, two.write(run, task), enough=lambda: False)
+    assert two.run(run.id).finished is None
+    assert two.reconciliation().work(run, two.write(run, task), enough=lambda: False)
+    assert two.run(run.id).counts["push"] == 1
