@@ -146,11 +146,21 @@ class Priors:
         self._monotonic = monotonic
         self._known: dict[tuple[str, Patient, float | None], list[Candidate]] = {}
         self._series: dict[tuple[str, str], list[Answer]] = {}
+        self._looked: dict[object, Found] = {}
 
     def look(
         self, patient: Patient, coming: Examination, wish: Wish, sources: Sequence[str], today: date
     ) -> Found:
-        """Ask the archive itself and then the sources, and judge what they have."""
+        """Ask the archive itself and then the sources, and judge what they have: once for all who ask the same."""
+        question = (patient, replace(coming, study_uid=""), wish, tuple(sources), today)
+        known = self._looked.get(question)
+        if known is None or any(each.candidate.examination.study_uid == coming.study_uid for each in known.judged):
+            known = self._looked[question] = self._look(patient, coming, wish, sources, today)
+        return known
+
+    def _look(
+        self, patient: Patient, coming: Examination, wish: Wish, sources: Sequence[str], today: date
+    ) -> Found:
         if not patient.id or len(patient.id) > LONGEST_ID or _WILD.search(patient.id):
             raise NotPossible("the Patient ID cannot be asked for")
         found: dict[str, list[Candidate]] = {}
