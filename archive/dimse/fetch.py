@@ -155,7 +155,8 @@ class PeerCatalogue:
             if not ends or (not found and ends[-1] & 0xFF00 != statuses.OUT_OF_RESOURCES & 0xFF00):
                 raise
             return Answers(found, True)
-        return Answers(found, len(found) >= self.limit)
+        # Some say that somebody cancelled, and nobody did (PS3.4 C.4.1.1.4).
+        return Answers(found, len(found) >= self.limit or statuses.CANCELLED in ends)
 
     def series(self, study_uids: Sequence[str], keys: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
         with scu.calling(self._destination, FIND) as association:
