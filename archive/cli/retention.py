@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from archive.app.store import index_of, open_volume
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.config import Config
 from archive.index import Index, Which
-from archive.index.retention import RETIRE, RetentionRows
+from archive.index.retention import RETIRE, ROOM, RetentionRows
 from archive.services.disposal import progress
 from archive.services.retention import Looking, Verdict
 from archive.services.steadyclock import SteadyClock
@@ -77,6 +78,7 @@ def _test(options: argparse.Namespace, config: Config, index: Index) -> int:
 
 def _tested(options: argparse.Namespace, verdict: Verdict, now: float) -> dict[str, Any]:
     due, needs = verdict.due, [str(need) for need in verdict.needs]
+    due = None if due == math.inf else due
     if options.json:
         return {
             "study_uid": verdict.study_uid, "rule": verdict.rule or None, "due": due, "then": verdict.then or None,
@@ -139,7 +141,7 @@ def _history(options: argparse.Namespace, config: Config, index: Index) -> int:
     rows = (
         {"finished": task.finished if options.json else when(task.finished), "study_uid": task.study_uid,
          "state": task.state.value, "reason": task.reason}
-        for task in index.queue.latest(Which((RETIRE,)), limit=options.limit)
+        for task in index.queue.latest(Which((RETIRE, ROOM)), limit=options.limit)
     )  # fmt: skip
     show(options, HISTORY, rows)
     return 0

@@ -19,6 +19,7 @@ from archive.index.instances import WATCH, insert_task
 from archive.index.values import Location, NewTask
 
 RETIRE = "retire"  # kind of the task that deletes a study for a rule
+ROOM = "make room"  # and of the one that does because space is needed
 _ALIASES = {Level.PATIENT: "p", Level.STUDY: "s"}
 _OWN = (
     "s.id, s.study_instance_uid, s.study_date, s.created, s.updated, s.arrivals, s.state, s.number_of_instances,"
@@ -112,8 +113,8 @@ class RetentionRows:
             among = session.dialect.among.format(column="study_uid")
             rows = session.rows(
                 f"SELECT DISTINCT study_uid, kind FROM task WHERE {among} AND study_uid <> '' AND ready IS NOT NULL"
-                " AND kind NOT IN (?, ?) ORDER BY study_uid, kind",
-                (session.dialect.listed(list(uids)), RETIRE, WATCH),  # a study that is followed says so by its state
+                " AND kind NOT IN (?, ?, ?) ORDER BY study_uid, kind",
+                (session.dialect.listed(list(uids)), RETIRE, ROOM, WATCH),  # a study that is followed says so by its state
             )
             kinds: dict[str, tuple[str, ...]] = {}
             for uid, kind in rows:
@@ -125,7 +126,7 @@ class RetentionRows:
     # -- what is due ----------------------------------------------------------------------------
 
     def note(self, due: Sequence[Due], tasks: Sequence[NewTask], now: float) -> None:
-        """Write down what was found, and what is to be done about it; one task a study is enough.
+        """Write down what was found, and what is to be done about it; one task of a kind is enough for a study.
 
         A power cut may take it along, and then the next round finds it again.
         """
@@ -140,7 +141,7 @@ class RetentionRows:
                 )
             open_already = _open(session, [task.study_uid for task in tasks])
             for task in tasks:
-                if task.study_uid not in open_already:
+                if (task.study_uid, task.kind) not in open_already:
                     insert_task(session, task, now)
 
         self._database.transact(work, durable=False)
@@ -172,10 +173,21 @@ class RetentionRows:
         rows = self._database.read(lambda session: session.rows(sql))
         return {(rule, then, bool(held_up)): int(count) for rule, then, held_up, count in rows}
 
-    def open_tasks(self) -> int:
+    def open_tasks(self, kind: str = RETIRE) -> int:
         """How many studies are about to be deleted."""
-        sql = "SELECT COUNT(*) FROM task WHERE kind = ? AND ready IS NOT NULL"
-        row = self._database.read(lambda session: session.row(sql, (RETIRE,)))
+        return self._count("SELECT COUNT(*) FROM task WHERE kind = ? AND ready IS NOT NULL", kind)
+
+    def to_unlink(self, volume: str) -> int:
+        """How many deleted files still take their place on a volume."""
+        return self._count("SELECT COUNT(*) FROM tombstone WHERE volume = ?", volume)
+
+    def newest(self) -> float | None:
+        """When the last image came."""
+        row = self._database.read(lambda session: session.row("SELECT MAX(updated) FROM study"))
+        return float(row[0]) if row and row[0] is not None else None
+
+    def _count(self, sql: str, *values: object) -> int:
+        row = self._database.read(lambda session: session.row(sql, values))
         return int(row[0]) if row else 0
 
     # -- earlier versions -----------------------------------------------------------------------
@@ -198,16 +210,16 @@ class RetentionRows:
         return self._database.transact(work)
 
 
-def _open(session: Session, uids: Sequence[str]) -> set[str]:
-    """The studies that are about to be deleted already."""
+def _open(session: Session, uids: Sequence[str]) -> set[tuple[str, str]]:
+    """The studies that are about to be deleted already, and by which kind of task."""
     if not uids:
         return set()
     among = session.dialect.among.format(column="study_uid")
     rows = session.rows(
-        f"SELECT study_uid FROM task WHERE {among} AND study_uid <> '' AND kind = ? AND ready IS NOT NULL",
-        (session.dialect.listed(uids), RETIRE),
+        f"SELECT study_uid, kind FROM task WHERE {among} AND study_uid <> '' AND kind IN (?, ?) AND ready IS NOT NULL",
+        (session.dialect.listed(uids), RETIRE, ROOM),
     )
-    return {str(uid) for (uid,) in rows}
+    return {(str(uid), str(kind)) for uid, kind in rows}
 
 
 def _columns(keywords: Collection[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Protocol
 from archive.errors import ArchiveError, IndexUnavailable, NotThere, OutOfResources
 from archive.index import Index, NewTask, State, StoredInstance, Task
 from archive.index.described import Described
-from archive.index.retention import RETIRE, Due, RetentionRows
+from archive.index.retention import RETIRE, ROOM, Due, RetentionRows
 from archive.services.corrections import by
 from archive.services.deletion import Deletion
 from archive.services.retention import DAY, DELETE, PURGE, Looking, Need, Policy, Verdict
@@ -131,7 +131,7 @@ def task_for(verdict: Verdict, *, purge: str = "") -> NewTask:
     """The task that deletes a study; ``purge`` says why before its turn."""
     payload = {"study": verdict.study_uid, "rule": verdict.rule, "due": verdict.due}
     payload |= {"purge": purge} if purge else {}
-    return NewTask(RETIRE, payload, 0.0, verdict.study_uid, verdict.study_uid, priority=1 if purge else 0)
+    return NewTask(ROOM if purge else RETIRE, payload, 0.0, verdict.study_uid, verdict.study_uid)
 
 
 @dataclass(frozen=True, slots=True)

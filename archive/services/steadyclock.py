@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 
 from archive.index import Index
+from archive.index.retention import RetentionRows
 
 NAME = "retention_clock"  # under which the index keeps what was seen
 AHEAD = 7 * 86400.0  # seconds that an archive may be switched off, or its clock be put forward, without a question
@@ -31,7 +32,7 @@ class SteadyClock:
             return f"the clock is {(now - seen) / 86400:.0f} days ahead of when the archive was last at work"
         if seen is not None and now < seen - BEHIND:
             return f"the clock is {(seen - now) / 86400:.0f} days behind of when the archive was last at work"
-        if note and (seen is None or abs(now - seen) > NOTED):
+        if note and (seen is None or abs(now - seen) > NOTED or self._index.get(NAME) is None):
             self._note(now)
         return ""
 
@@ -40,8 +41,9 @@ class SteadyClock:
         self._note(self._clock())
 
     def _seen(self) -> float | None:
+        """When the archive was at work last; on an index that does not know, when the last image came."""
         text = self._index.get(NAME)
-        return float(json.loads(text)["seen"]) if text else None
+        return float(json.loads(text)["seen"]) if text else RetentionRows(self._index.database).newest()
 
     def _note(self, now: float) -> None:
         self._index.put(NAME, json.dumps({"seen": now}))

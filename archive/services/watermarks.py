@@ -16,9 +16,10 @@ from pathlib import Path
 
 from archive.dicom.attributes import Level
 from archive.index import Index
-from archive.index.retention import RetentionRows
+from archive.index.retention import ROOM, RetentionRows
 from archive.services.alarms import BEGINS, DISK, ERROR, OVER, WARNING, Alarm, Raise, nobody
 from archive.services.disposal import task_for
+from archive.services.placing import MAIN
 from archive.services.retention import Looking, Policy
 from archive.storage.space import Space, space_of
 
@@ -128,7 +129,7 @@ class Watermarks:
 
     def _make_room(self, space: Space) -> float:
         """Let the oldest studies go, as many as are needed; then look again soon."""
-        if not self._believed() or self._rows.open_tasks() or self._index.deletion.waiting():
+        if not self._believed() or self._rows.open_tasks(ROOM) or self._rows.to_unlink(MAIN):
             return SOONEST
         needed = space.used - space.total * self._marks.purge_to // 100
         now, tasks = self._clock(), []

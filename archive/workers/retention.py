@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from archive.errors import IndexUnavailable
 from archive.index import Index, Task
-from archive.index.retention import RETIRE
+from archive.index.retention import RETIRE, ROOM
 from archive.services.alarms import BEGINS, OVER, TASK, Alarm, Raise, nobody
 from archive.services.disposal import Disposal, OldVersions, Rounds
 from archive.services.retention import DAY
@@ -34,7 +34,7 @@ class Retire:
     """Deletes what rules let go."""
 
     name = "retention"
-    kinds = frozenset({RETIRE})
+    kinds = frozenset({RETIRE, ROOM})
 
     def __init__(
         self, index: Index, rounds: Rounds, disposal: Disposal, versions: OldVersions, steady: SteadyClock, *,
@@ -65,8 +65,9 @@ class Retire:
             self._first = False
         if self._doubts():
             return DOUBTING
-        for task in self._index.lease(RETIRE, self._owner, self._clock(), seconds=LEASE, lane=None):
-            return self._carry_out(task)
+        for kind in (ROOM, RETIRE):
+            for task in self._index.lease(kind, self._owner, self._clock(), seconds=LEASE):
+                return self._carry_out(task)
         return self._look()
 
     def _doubts(self) -> bool:
@@ -103,7 +104,8 @@ class Retire:
         now = self._clock()
         opens = self._hours.opens(now)
         if opens is not None:
-            return max(opens - now, REST)
+            room = self._index.next_due(ROOM)
+            return max(min(opens, room or opens) - now, REST)
         if now >= self._versions_at or now < self._versions_at - DAY:
             if self._versions.step():
                 return REST
@@ -112,7 +114,7 @@ class Retire:
         if due is not None and due <= now:
             self._rounds.step()
             due = now + REST
-        waits = [due, self._index.next_due(RETIRE), self._versions_at]
+        waits = [due, self._index.next_due(RETIRE), self._index.next_due(ROOM), self._versions_at]
         return max(REST, min(each for each in waits if each is not None) - now)
 
     def close(self) -> None:

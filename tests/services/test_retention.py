@@ -215,7 +215,6 @@ def ct(**given: Any) -> Dataset:
 
 def test_a_due_study_goes_with_its_files_and_the_reason_is_kept(site: Site) -> None:
     old, young = site.put(ct()), site.put(ct(StudyDate="20250301", PatientID="P2"))
-    site.now += 40 * DAY
     assert site.run(OLD) == ["deleted 1 instances by rule old: was to be kept until 2017-03-01"]
     assert site.studies() == {young}
     site.unlinking.all()
@@ -405,6 +404,14 @@ def test_a_clock_that_jumps_deletes_nothing_until_somebody_says_it_is_right(site
     SteadyClock(site.index, lambda: site.now).believe()
     site.run(OLD)
     assert site.studies() == set()
+
+
+def test_an_index_that_does_not_know_when_it_was_at_work_asks_its_images(site: Site) -> None:
+    uid = site.put(ct(StudyDate="20250101"))
+    site.now += 20 * 366 * DAY
+    site.run(OLD)
+    assert site.studies() == {uid}
+    assert "days ahead" in SteadyClock(site.index, lambda: site.now).doubt()
 
 
 def test_a_round_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

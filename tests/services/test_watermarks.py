@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archive.errors import OutOfResources
-from archive.index.retention import RETIRE
+from archive.index.retention import ROOM
 from archive.services.alarms import BEGINS, OVER, Alarm
 from archive.services.corrections import by
 from archive.services.holds import of_study
@@ -86,27 +86,27 @@ def test_room_is_made_of_the_oldest_that_rules_let_go(site: Site) -> None:
     site.index.database.transact(lambda session: session.run("UPDATE instance SET data_size = 3000"))
     disk = Disk(site, CACHE)
     disk.look(89.0)
-    assert site.index.tasks(kind=RETIRE) == []
+    assert site.index.tasks(kind=ROOM) == []
     disk.look(90.0)
-    assert [task.study_uid for task in site.index.tasks(kind=RETIRE)] == uids[1:3]  # 5 % are 5,000 bytes
+    assert [task.study_uid for task in site.index.tasks(kind=ROOM)] == uids[1:3]  # 5 % are 5,000 bytes
     assert disk.look(90.0) == SOONEST
-    assert len(site.index.tasks(kind=RETIRE)) == 2  # one after the other
+    assert len(site.index.tasks(kind=ROOM)) == 2  # one after the other
     site.run(CACHE)
     assert site.studies() == {uids[0], uids[3]}
     disk.look(86.0)
-    assert len(site.index.tasks(kind=RETIRE)) == 2  # their files are not unlinked yet
+    assert len(site.index.tasks(kind=ROOM)) == 2  # their files are not unlinked yet
     site.unlinking.all()
     disk.look(84.0)
     assert not crossed(site.index).purging
     disk.look(86.0)
-    assert len(site.index.tasks(kind=RETIRE)) == 2
+    assert len(site.index.tasks(kind=ROOM)) == 2
 
 
 def test_nothing_goes_for_space_by_a_clock_that_is_not_believed(site: Site) -> None:
     site.put(ct())
     site.run(CACHE)
     Disk(site, CACHE).look(95.0, believed=False)
-    assert site.index.tasks(kind=RETIRE) == []
+    assert site.index.tasks(kind=ROOM) == []
 
 
 def test_what_a_rule_keeps_is_not_deleted_for_space(site: Site) -> None:
@@ -114,7 +114,7 @@ def test_what_a_rule_keeps_is_not_deleted_for_space(site: Site) -> None:
     site.run(CACHE)
     site.now += 2 * DAY
     assert Disk(site, CACHE).look(95.0) > SOONEST
-    assert site.index.tasks(kind=RETIRE) == []
+    assert site.index.tasks(kind=ROOM) == []
 
 
 def test_stores_are_refused_above_the_mark_and_retrieval_goes_on(site: Site) -> None:
