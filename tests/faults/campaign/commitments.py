@@ -47,7 +47,7 @@ class Committing(Deed):
         self._truth = Report(frozenset(one.uid for one in here), tuple(sorted(failed)))
         self._asking = Connection(self.archive.port, patience=PATIENCE).associate(ASKING)
         self._thread = threading.Thread(target=self._ask, daemon=True)
-        return []
+        return self.archive.pids()
 
     def begin(self) -> None:
         self._thread.start()

@@ -42,7 +42,7 @@ class Deed(ABC):
 
     @abstractmethod
     def prepare(self) -> list[int]:
-        """Nothing is under way when it returns; the processes beside the archive's that have a part in it."""
+        """Nothing is under way when it returns; the processes that are killed, the archive's at the end of the list."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -67,11 +67,11 @@ class Deed(ABC):
 
     def try_once(self, strike: Callable[[list[int]], tuple[bool, int]]) -> tuple[bool, int, list[str]]:
         """Whether it was struck, how many calls were seen, and what does not hold afterwards."""
-        pids = [*self.prepare(), *self.archive.pids()]
+        pids = self.prepare()
         was_struck, calls = strike(pids)
         self.end()
         found: list[str] = []
-        if was_struck:
+        if was_struck and self.archive.pid in pids:
             self.archive.kill()
             found += self.before()
             self.archive.start()
@@ -104,7 +104,8 @@ class Deed(ABC):
         return strike
 
     def _is_dead(self, pids: list[int]) -> bool:
-        return any(has_ended(pid) for pid in self.archive.acceptors() or pids[-1:])
+        """The last of them serves, if the archive is among them; else what is left of it finishes the deed or not."""
+        return self.archive.pid in pids and has_ended(pids[-1])
 
     def comes(self, done: Callable[[], bool]) -> bool:
         """Whether it is so soon; a twin's patience is short, as a violation is what it waits for."""

@@ -1,4 +1,4 @@
-"""D02d, D03d: SIGKILL in the midst of a deletion, of the command, the daemon and all.
+"""D02d, D03d: SIGKILL in the midst of a deletion: of the command alone, or of the daemon with it.
 
 Rules that hold here: a study is whole or gone, with its files; what somebody was told is deleted is gone; an object
 that is stored again after it was deleted stays, whatever was broken off before.
@@ -44,7 +44,8 @@ class Deleting(Deed):
             gate=self._gate,
         )  # fmt: skip
         self.owed = self.owed[-1:]
-        return [self._command.pid]
+        with_daemon = self.run.rng.random() < 0.7
+        return [self._command.pid, *(self.archive.pids() if with_daemon else ())]
 
     def begin(self) -> None:
         assert self._gate is not None

@@ -64,7 +64,7 @@ class Routing(Deed):
         self.told: list[Instance] = []
         self._sending = Connection(self.archive.port, patience=PATIENCE).associate()
         self._thread = threading.Thread(target=self._send, daemon=True)
-        return []
+        return self.archive.pids()
 
     def begin(self) -> None:
         self._thread.start()
