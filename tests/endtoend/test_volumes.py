@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from archive.cli import main
 from tests import builders
 from tests.endtoend.dcmtk import Client, query, storescp
-from tests.faults.daemon import ROOT, Daemon, wait_until
+from tests.faults.daemon import Daemon, wait_until
 from tests.faults.raw import CT, association
 from tests.services.test_volumes import lost
 
@@ -49,15 +47,23 @@ def on_long_term(daemon: Daemon) -> int:
     return int(daemon.select("SELECT COUNT(*) FROM instance WHERE volume = 'long-term'")[0][0])
 
 
-def said(daemon: Daemon, command: str) -> tuple[int, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "archive", command, "--config", str(daemon.config_file), "--json"],
-        check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=PATIENCE,
-    )  # fmt: skip
-    return done.returncode, json.loads(done.stdout)
+class Said:
+    """What the commands print, run in this process: a new one takes longer than all of the rest."""
+
+    def __init__(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+        self._daemon = daemon
+        self._capsys = capsys
+
+    def __call__(self, command: str) -> tuple[int, Any]:
+        self._capsys.readouterr()
+        status = main([command, "--config", str(self._daemon.config_file), "--json"])
+        return status, json.loads(self._capsys.readouterr().out)
 
 
-def test_an_evicted_study_is_moved_and_a_lost_volume_is_named(daemon: Daemon, tmp_path: Path) -> None:
+def test_an_evicted_study_is_moved_and_a_lost_volume_is_named(
+    daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(daemon, capsys)
     images = [image("1.2.3") for _ in range(4)]
     uids = {str(each.SOPInstanceUID) for each in images}
     with storescp(tmp_path / "got") as port:
@@ -69,17 +75,17 @@ def test_an_evicted_study_is_moved_and_a_lost_volume_is_named(daemon: Daemon, tm
         client = Client(daemon)
         client.call(*move)
         assert {str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / "got").iterdir()} == uids
-        assert said(daemon, "status")[1]["volumes"]["volumes"][1]["files"] == 4
+        assert said("status")[1]["volumes"]["volumes"][1]["files"] == 4
 
         with lost(daemon.folder / "long"):
             text = client.call(*move, good=range(256))
             assert "Success" not in text.splitlines()[-1] and "storage is not mounted" in daemon.log()
             assert send(daemon, [image("1.2.4")]) == [SUCCESS]
-            assert not said(daemon, "status")[1]["volumes"]["volumes"][1]["there"]
-            assert said(daemon, "fsck")[1]["counts"] == {"volume": 1}
+            assert not said("status")[1]["volumes"]["volumes"][1]["there"]
+            assert said("fsck")[1]["counts"] == {"volume": 1}
         client.call(*move)
         with lost(daemon.files):
             assert send(daemon, [image("1.2.5"), image("1.2.5")]) == [OUT_OF_RESOURCES] * 2
         assert send(daemon, [image("1.2.5")]) == [SUCCESS]
         wait_until(lambda: on_long_term(daemon) == 6, PATIENCE, "the volume is not used again")
-        assert said(daemon, "fsck") == (0, {"problems": [], "counts": {}, "left": 0})
+        assert said("fsck") == (0, {"problems": [], "counts": {}, "left": 0})
