@@ -21,7 +21,7 @@ from archive.index.retention import RETIRE, Bounds, Candidate, RetentionRows
 from archive.services.commit import Committer
 from archive.services.corrections import Corrections, by
 from archive.services.deletion import Deletion, Unlinking
-from archive.services.disposal import ACTOR, Disposal, OldVersions, Rounds, progress
+from archive.services.disposal import ACTOR, Disposal, OldVersions, Rounds, progress, task_for
 from archive.services.holds import Holds, of_accession, of_patient, of_study
 from archive.services.lifecycle import READY
 from archive.services.retention import DAY, DELETE, PURGE, Looking, Need, Policy, Rule
@@ -273,9 +273,12 @@ def test_a_held_object_is_kept_beside_what_takes_its_place(site: Site) -> None:
     site.put(image, policy="replace")
     assert len(site.index.versions(str(image.SOPInstanceUID))) == 1
     assert site.files() == 2
-    site.now += 400 * DAY
+    site.now += 3 * DAY
     site.run(versions=DAY)
     assert len(site.index.versions(str(image.SOPInstanceUID))) == 1
+    site.holds().release(of_study(uid), by("lawyer", "case closed"))
+    site.run(versions=DAY)
+    assert site.index.versions(str(image.SOPInstanceUID)) == []
 
 
 def test_a_rebuilt_index_knows_of_holds(site: Site, tmp_path: Path) -> None:
@@ -389,6 +392,24 @@ def test_no_more_go_on_one_day_than_was_said(site: Site) -> None:
         site.run(OLD, per_day=2)
         assert len(site.studies()) == left
         site.now += DAY
+
+
+def test_rules_wait_for_their_hours_and_space_does_not(site: Site) -> None:
+    first, second = site.put(ct(PatientID="P1")), site.put(ct(PatientID="P2"))
+    evening = Schedule([(range(7), 22 * 60, 23 * 60)])
+    worker = site.worker(OLD, hours=evening)
+    assert worker.step() == 22 * 3600  # it is midnight
+    assert site.index.tasks(kind=RETIRE) == []
+    verdict = Looking(site.index, Policy([OLD]), lambda: site.now).one(second)
+    assert verdict is not None
+    site.rows.note((), [task_for(verdict), task_for(verdict, purge="full")], site.now)
+    for _ in range(3):
+        worker.step()
+    assert site.studies() == {first}
+    assert worker.step() == 22 * 3600
+    site.now += 22.5 * 3600
+    site.run(OLD, hours=evening)
+    assert site.studies() == set()
 
 
 def test_a_clock_that_jumps_deletes_nothing_until_somebody_says_it_is_right(site: Site) -> None:
