@@ -74,12 +74,6 @@ class Terms:
     rule: Expression | None = None
 
     @property
-    def shallow(self) -> bool:
-        """Whether the rule says the same of all images of a study."""
-        rows = [BY_KEYWORD.get(keyword, ()) for keyword in keywords(self.rule)]
-        return all(any(row.level <= Level.STUDY for row in found) for found in rows)
-
-    @property
     def keywords(self) -> frozenset[str]:
         """What has to be known of the peer's studies for the rule."""
         asked = {"ModalitiesInStudy" if keyword == "Modality" else keyword for keyword in keywords(self.rule)}
@@ -122,7 +116,7 @@ class Reconciliation:
 
         Raises ArchiveError when the peer cannot be asked; what was written so far holds.
         """
-        plan = Plan(**run.plan)
+        plan = Plan(**{name: run.plan[name] for name in Plan.__dataclass_fields__ if name in run.plan})
         position = dict(run.position) or {"part": DATES, "until": plan.until}
         with self._inquiry.open() as questions:
             for step in self._steps(questions, plan, position):
