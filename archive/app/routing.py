@@ -39,7 +39,7 @@ def add(causes: Causes, config: Config) -> None:
     if not routes_of(config):
         return
     routes = routing(config)
-    if routes.has("image") or routes.has("series"):
+    if any(routes.has(trigger) for trigger in ("image", "series", "report")):
         causes.on(IMAGE, routes.on_image)
     if routes.has("study"):
         causes.on(STUDY, routes.on_study)

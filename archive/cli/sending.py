@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from archive.app import Archive
 from archive.cli.common import Commands, command, configuration, show_json, warn
-from archive.cli.remote import LEVELS, ROOTS, destination, identifier, keys, what
+from archive.cli.remote import ROOTS, destination, identifier, keys, what
 from archive.cli.status import answers
 from archive.config import Config
-from archive.dicom.matching import read_retrieval
+from archive.dicom.attributes import Level
+from archive.dicom.matching import read_query
+from archive.dicom.query import Query
 from archive.dimse import scu, statuses
 from archive.dimse.tally import Result, Sent
 from archive.errors import InvalidQuery
@@ -63,8 +65,18 @@ def _selected(options: argparse.Namespace, index: Index) -> Iterator[str]:
     for uid in options.uid:
         yield from _below(index, uid)
     if options.key:
-        query = read_retrieval(identifier(LEVELS[options.level], keys(options)), ROOTS[options.root], relational=True)
-        yield from (each.sop_instance_uid for each in index.instances(query))
+        yield from (each.sop_instance_uid for each in index.instances(_query(options, index)))
+
+
+def _query(options: argparse.Namespace, index: Index) -> Query:
+    """All keys count: what is sent is what 'archive find --level image' finds by them, not all of its studies."""
+    root = ROOTS[options.root]
+    query = read_query(identifier(Level.IMAGE, keys(options)), root, relational=True, extra=index.extra)
+    if query.unsupported:
+        raise InvalidQuery("a key that the index does not match", " ".join(options.key))
+    if not query.conditions:
+        raise InvalidQuery("keys without a value would select everything", " ".join(options.key))
+    return query
 
 
 def _below(index: Index, uid: str) -> Iterator[str]:

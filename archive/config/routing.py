@@ -34,6 +34,7 @@ TRIGGERS = {
     "image": "each image as it arrives, while its study is still arriving",
     "series": "the images of a series when none has come for queue.series_after",
     "study": "the images of a study when it is ready, and later ones when it is ready again",
+    "report": "the objects of a study, the report among them, when a report on it arrives",
 }
 PRIORITIES = {"low": "after everything else", "normal": "in the order of arrival", "high": "before everything else"}
 TRANSCODING = {

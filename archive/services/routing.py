@@ -20,7 +20,15 @@ from archive.index.described import Described
 from archive.services.causes import Event
 
 DELIVER, VERIFY, ROUTE = "deliver", "verify", "route"  # kinds of tasks; the lane of the first two is a destination
-IMAGE, SERIES, STUDY = "image", "series", "study"  # triggers
+IMAGE, SERIES, STUDY, REPORT = "image", "series", "study", "report"  # triggers
+# PS3.4 B.5: what says in words what was found; not doses, marks of CAD, logs or selections of images.
+REPORTS = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{end}" for end in (
+        "88.11", "88.22", "88.33", "88.34", "88.35",  # Basic Text, Enhanced, Comprehensive, Comprehensive 3D, Extensible SR
+        "88.75",  # Simplified Adult Echo SR
+        "104.1", "104.2",  # Encapsulated PDF, Encapsulated CDA
+    )
+)  # fmt: skip
 READY = "ready"  # the state of a study that triggers
 FOLDER = "folder:"
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -63,7 +71,7 @@ class Routing:
         self.series_after = series_after
         self._titles = {target: frozenset(titles(target)) for route in routes for target in route.to}
         self._by_trigger = {
-            trigger: tuple(route for route in routes if route.trigger == trigger) for trigger in (IMAGE, SERIES, STUDY)
+            trigger: tuple(route for route in routes if route.trigger == trigger) for trigger in (IMAGE, SERIES, STUDY, REPORT)
         }
 
     def has(self, trigger: str) -> bool:
@@ -96,7 +104,7 @@ class Routing:
     # -- causes ---------------------------------------------------------------------------------
 
     def on_image(self, event: Event) -> Iterable[NewTask]:
-        """An object arrives: a task for each destination, and one to look at its series later."""
+        """An object arrives: a task for each destination, and one to look at its series later, or at its study now."""
         facts = timed(event.facts, event.when)
         for decision in self.decide(IMAGE, facts):
             for target in decision.to:
@@ -108,6 +116,9 @@ class Routing:
             payload = {"trigger": SERIES, "study": event.study_uid, "series": event.series_uid}
             due = event.when + self.series_after
             yield NewTask(ROUTE, payload, due, event.series_uid, event.study_uid, once=True)
+        if self.has(REPORT) and event.facts("SOPClassUID") in REPORTS:
+            payload = {"trigger": REPORT, "study": event.study_uid}
+            yield NewTask(ROUTE, payload, 0.0, f"report {event.study_uid}", event.study_uid, once=True)
 
     def on_study(self, event: Event) -> Iterable[NewTask]:
         """A study has become ready: its objects are looked at soon, by a worker."""

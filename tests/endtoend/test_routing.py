@@ -22,6 +22,7 @@ from tests.faults.daemon import EVERYTHING, Daemon, wait_until
 from tests.faults.destination import Destination, serve
 
 COUNT = 32
+BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 PATIENCE = 200  # one image after the other runs into the silence of the destination that hangs
 
 
@@ -160,6 +161,43 @@ def test_a_user_sends_a_study_a_series_or_an_image_through_the_queue(site: Site)
     assert set(site.kept) == {uid}
     assert site.run("send", "1.2.3", "--to", "GOOD", status=1) is None
     assert site.run("send", study, "--to", "NOBODY", status=1) is None
+
+
+def test_keys_that_are_no_uids_choose_among_the_objects_of_a_study(site: Site) -> None:
+    (image,) = site.store(1, modality="US", study=4)
+    report = archives.instance(2, study=4, series=2, modality="SR", size=8)
+    Client(site.daemon).call("storescu", rest=archives.write(site.daemon.folder / "report", report))
+    other = str(report.SOPInstanceUID)
+    assert site.run("send", "-k", "Modality=SR", "--to", "GOOD", "--wait") == {"sent": 1, "failed": []}
+    assert set(site.kept) == {other}
+    site.kept.clear()
+    study = f"StudyInstanceUID={archives.ROOT}.4"
+    sent = site.run("send", "-k", study, "-k", "Modality=US", "--to", "GOOD", "--now")
+    assert sent == {"sent": 1, "failed": []} and set(site.kept) == {image}
+    assert site.run("send", "-k", "Modality=XA", "--to", "GOOD", status=1) is None
+    assert site.run("send", "-k", "PatientBirthTime=1", "--to", "GOOD", status=1) is None  # not indexed: not ignored
+    assert site.run("send", "-k", "Modality=", "--to", "GOOD", status=1) is None
+
+
+def test_a_report_that_arrives_takes_its_study_along_and_a_second_one_goes_alone(site: Site) -> None:
+    routes = [
+        {"name": "with", "trigger": "report", "to": ["GOOD"]},
+        {"name": "alone", "trigger": "report", "match": "Modality = 'SR'", "to": [f"folder:{site.daemon.folder}/sr"]},
+    ]
+    site.daemon.configure({"routes": routes})
+    site.daemon.signal(signal.SIGHUP)
+    wait_until(lambda: "configuration reloaded" in site.daemon.log(), 60)
+    sent = set(site.store(1, 2, study=5))
+    for number in (3, 4):
+        report = archives.instance(number, study=5, series=2, modality="SR", sop_class=BASIC_TEXT_SR, size=8)
+        Client(site.daemon).call(
+            "storescu", rest=archives.write(site.daemon.folder / f"report{number}", report)
+        )
+        sent.add(str(report.SOPInstanceUID))
+        wait_until(lambda: set(site.kept) == sent, 60, site.daemon.log)
+        site.kept.clear()
+        sent.clear()
+    wait_until(lambda: len(list((site.daemon.folder / "sr").rglob("*.dcm"))) == 2, 60)
 
 
 def test_a_dry_run_says_what_would_go_where_and_why(site: Site) -> None:

@@ -71,6 +71,17 @@ def test_a_study_is_looked_at_when_it_is_ready(state: str, tasks: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sop_class", "tasks"),
+    [("88.11", 1), ("88.33", 1), ("104.1", 1), ("2", 0), ("88.67", 0), ("88.59", 0)],  # a CT, a dose, a selection
+)
+def test_a_study_is_looked_at_when_a_report_on_it_arrives(sop_class: str, tasks: int) -> None:
+    arrival = event(SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{sop_class}")
+    found = list(Routing([route("a", trigger="report")]).on_image(arrival))
+    said = {"trigger": "report", "study": "1.2"}
+    assert [(task.kind, dict(task.payload), task.lane) for task in found] == [(ROUTE, said, "report 1.2")] * tasks
+
+
+@pytest.mark.parametrize(
     ("hour", "rule", "holds"),
     [
         (23, "TimeOfDay >= '22:00' or TimeOfDay < '06:00'", True),
