@@ -71,7 +71,10 @@ class Reaches:
         def layout(task: Task) -> str:
             return layouts.get(task.payload.get("route", ""), LAYOUT_OF_FOLDERS)
 
-        return FolderReach(root, self._archive.retrieve.open, describer(index, keywords), layout)
+        return FolderReach(
+            root, self._archive.retrieve.open, describer(index, keywords), layout,
+            outgoing=self._archive.outgoing, local_aet=self._config.ae.title,
+        )  # fmt: skip
 
 
 def describer(index: Index, keywords: Collection[str]) -> Callable[[Collection[str]], dict[str, Facts]]:

@@ -1,8 +1,8 @@
 """Delivering to a folder: stored objects as Part-10 files under names that a layout gives.
 
 Rules that hold here: a name stands for a whole, durable file: bytes go to a hidden part file, are synced, renamed, and
-the folder is synced before anybody is told; the folder itself is never made, so that an absent mount is seen; a file
-that is there already is replaced by the same object only.
+the folder is synced before anybody is told; what is corrected or coerced on its way out is so here too; the folder
+itself is never made, so that an absent mount is seen; a file that is there already is replaced by the same object only.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from archive.dicom.part10 import file_meta
 from archive.dicom.rule import Facts
 from archive.errors import ArchiveError, StorageFailed, Unreachable
 from archive.index import StoredInstance, Task
 from archive.services.destination import Delivered, Fate
+from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
 from archive.services.routing import file_name
 from archive.storage.local import sync_folder
 
 PIECE = 16 << 20  # bytes copied by one call
 WRITTEN = "written"
+NAME = "FOLDER"  # what rules of coercion call every folder
 EVERYTHING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE}  # not this file alone
 
 OpenInstance = Callable[[StoredInstance], OpenFile]
@@ -36,9 +39,19 @@ class FolderReach:
     """One folder; ``layout`` says how a task's files are called."""
 
     def __init__(
-        self, root: Path, open_file: OpenInstance, describe: Describe, layout: Callable[[Task], str]
+        self,
+        root: Path,
+        open_file: OpenInstance,
+        describe: Describe,
+        layout: Callable[[Task], str],
+        *,
+        outgoing: Outgoing | None = None,
+        local_aet: str = "",
     ) -> None:
+        """``outgoing`` says what is to be different from the stored file; rules know this receiver as FOLDER."""
         self.root = root
+        self._outgoing = outgoing
+        self._receiver = Receiver(NAME, local_aet)
         self._open_file = open_file
         self._describe = describe
         self._layout = layout
@@ -88,7 +101,12 @@ class FolderReach:
         part = path.parent / f".{secrets.token_hex(8)}.part"
         with self._open_file(instance) as file:
             try:
-                copy(file, part)
+                changes = self._outgoing.changes(instance, self._receiver, file) if self._outgoing else ()
+                if self._outgoing is not None and changes:
+                    with mapped(file) as data:
+                        compose(instance, self._outgoing.changed(data, instance.transfer_syntax, changes), part)
+                else:
+                    copy(file, part)
                 part.rename(path)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -147,6 +165,17 @@ def copy(file: OpenFile, part: Path) -> None:
         os.fdatasync(fd)
     finally:
         os.close(fd)
+
+
+def compose(instance: StoredInstance, pieces: Iterable[bytes], part: Path) -> None:
+    """A new Part-10 file of a data set that goes out otherwise than it is stored, durably."""
+    meta = file_meta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax)
+    with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb") as file:
+        file.write(meta)
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fdatasync(file.fileno())
 
 
 def _delivered(instance: StoredInstance, error: OSError | ArchiveError | None) -> Delivered:

@@ -184,6 +184,7 @@ def test_a_report_that_arrives_takes_its_study_along_and_a_second_one_goes_alone
         {"name": "with", "trigger": "report", "to": ["GOOD"]},
         {"name": "alone", "trigger": "report", "match": "Modality = 'SR'", "to": [f"folder:{site.daemon.folder}/sr"]},
     ]
+    (site.daemon.folder / "sr").mkdir()
     site.daemon.configure({"routes": routes})
     site.daemon.signal(signal.SIGHUP)
     wait_until(lambda: "configuration reloaded" in site.daemon.log(), 60)

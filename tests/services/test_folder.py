@@ -10,11 +10,13 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from archive.dicom.changes import Change
 from archive.errors import Unreachable
 from archive.index import Task
 from archive.index.values import State
 from archive.services.destination import Fate
 from archive.services.folder import FolderChannel, FolderReach
+from archive.services.outgoing import Outgoing, Subject
 from archive.services.routing import facts_of
 from tests.dimse.archives import Archive, fill, instance, parts
 
@@ -50,6 +52,30 @@ def test_objects_become_files_under_their_names(archive: Archive, tmp_path: Path
     assert [path.stem for path in files] == [pydicom.dcmread(path).SOPInstanceUID for path in files]
     channel.put(items(archive))  # type: ignore[arg-type]
     assert sorted(path for path in root.rglob("*") if path.is_file()) == files
+
+
+def test_what_is_changed_on_its_way_out_is_changed_in_the_folder_as_well(archive: Archive, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def rename(subject: Subject) -> list[Change]:
+        asked.append(subject.receiver.aet)
+        return [Change((0x00100010,), "PN", "Right^Name")] if subject.instance.sop_instance_uid.endswith("1") else []
+
+    root = tmp_path / "out"
+    root.mkdir()
+    plain = reach(archive, root)
+    made = FolderReach(
+        root, archive.retrieve.open, plain._describe, plain._layout,
+        outgoing=Outgoing([rename], system="ARCHIVE", clock=lambda: 1_800_000_000.0),
+    )  # fmt: skip
+    channel = made.open(lambda: None)
+    channel.put(items(archive))  # type: ignore[arg-type]
+    assert [each.fate for each in channel.results()] == [Fate.SENT, Fate.SENT]
+    read = {path.stem[-1]: pydicom.dcmread(path) for path in root.rglob("*.dcm")}
+    assert (str(read["1"].PatientName), str(read["2"].PatientName)) == ("Right^Name", "Name^P/1")
+    assert read["1"].PixelData and read["1"].file_meta.MediaStorageSOPInstanceUID == read["1"].SOPInstanceUID
+    assert read["1"].OriginalAttributesSequence[0].ModifyingSystem == "ARCHIVE"
+    assert asked == ["FOLDER", "FOLDER"] and not list(root.rglob("*.part"))
 
 
 def test_a_folder_that_is_not_there_is_not_made(archive: Archive, tmp_path: Path) -> None:
