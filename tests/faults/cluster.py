@@ -40,13 +40,14 @@ def other_user() -> str | None:
 
 
 class Cluster:
-    """A server with its data in `data`; a context manager. `synced` off only speeds up making it."""
+    """A server with its data in `data`, or in a folder of its own; a context manager."""
 
-    def __init__(self, data: Path, *, settings: tuple[str, ...] = ()) -> None:
-        self.data = data
+    def __init__(self, data: Path | None = None, *, settings: tuple[str, ...] = ()) -> None:
+        """`data` is not below a folder that only its owner may enter, as pytest makes them: the server is another user."""
         self._settings = settings
         self._user = other_user()
         self._sockets = Path(tempfile.mkdtemp(prefix="pg"))
+        self.data = data or self._sockets / "data"
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             shutil.chown(self._sockets, self._user)

@@ -27,9 +27,9 @@ def few() -> list[tuple[Fault, str]]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """One server for all of them: those that stop it start it again."""
-    with Cluster(tmp_path_factory.mktemp("cluster") / "pg") as made:
+    with Cluster() as made:
         yield made.make().start()
 
 

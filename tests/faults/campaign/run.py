@@ -166,7 +166,7 @@ class Run:
         if self.shared is not None:
             return self.shared
         if self._cluster is None:
-            self._cluster = self._stack.enter_context(Cluster(self.folder / "pg"))
+            self._cluster = self._stack.enter_context(Cluster())
             self._cluster.make().start()
         return self._cluster
 
