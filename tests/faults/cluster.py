@@ -43,7 +43,7 @@ class Cluster:
     """A server with its data in `data`, or in a folder of its own; a context manager."""
 
     def __init__(self, data: Path | None = None, *, settings: tuple[str, ...] = ()) -> None:
-        """`data` is not below a folder that only its owner may enter, as pytest makes them: the server is another user."""
+        """`data` is not below a folder for its owner alone, as pytest makes them: the server is another user."""
         self._settings = settings
         self._user = other_user()
         self._sockets = Path(tempfile.mkdtemp(prefix="pg"))
