@@ -100,7 +100,10 @@ class Archive:
         """Go on with the rules of `config`; what has begun keeps the old ones."""
         self.config = config
         self._listen_to(config)
+        for volume in self.volumes.values():
+            volume.reserve = config.storage.reserve
         self.volume.reserve = reserve_of(config, self.volume.root)
+        self.retrieve.tiers = tiers_of(config)
         self.committer.check_names = checks_names(config)
         self.outgoing = receiving.outgoing(config, self._clock, corrections_of(self.index))
         self.store = self._store_for(config)

@@ -63,8 +63,8 @@ def _report(options: argparse.Namespace, report: Report) -> int:
     if options.json:
         show_json(
             {
-                "stored": report.stored, "copies": report.copies, "quarantined": report.quarantined, "unreadable": _listed(report.unreadable),
-                "refused": _listed(report.refused),
+                "stored": report.stored, "copies": report.copies, "quarantined": report.quarantined,
+                "unreadable": _listed(report.unreadable), "refused": _listed(report.refused),
             }
         )  # fmt: skip
     else:
@@ -72,8 +72,8 @@ def _report(options: argparse.Namespace, report: Report) -> int:
             warn(f"{each.path}: {each.reason}")
         copies = f", {report.copies} copies on other volumes" if report.copies else ""
         print(
-            f"{report.stored} instances{copies}, {report.quarantined} in quarantine, {len(report.unreadable)} files unreadable,"
-            f" {len(report.refused)} not needed"
+            f"{report.stored} instances{copies}, {report.quarantined} in quarantine,"
+            f" {len(report.unreadable)} files unreadable, {len(report.refused)} not needed"
         )
     return 1 if report.unreadable else 0
 

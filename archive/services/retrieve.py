@@ -135,7 +135,7 @@ class Retrieve:
     def __init__(self, index: Index, volumes: Mapping[str, Volume], tiers: Tiers | None = None) -> None:
         self._index = index
         self._volumes = volumes
-        self._tiers = tiers
+        self.tiers = tiers
 
     def select(self, query: Query, caller: Caller) -> Selection:
         """What ``query`` names and ``caller`` may see."""
@@ -150,8 +150,8 @@ class Retrieve:
 
         ``meanwhile`` is called every now and then while a slow volume is waited for.
         """
-        if self._tiers is not None:
-            self._tiers.note(self._index, instance)
+        if self.tiers is not None:
+            self.tiers.note(self._index, instance)
         try:
             if instance.damage:
                 raise Damaged("stored file is damaged", instance.damage)
@@ -166,7 +166,7 @@ class Retrieve:
             raise error
         if now.location != instance.location and not now.damage:
             file = self._open(now.location, meanwhile)
-        elif self._tiers is not None and (copy := self._index.copies.of(now.id)) is not None:
+        elif self.tiers is not None and (copy := self._index.copies.of(now.id)) is not None:
             file = self._open(copy, meanwhile)
         else:
             raise error
@@ -177,8 +177,8 @@ class Retrieve:
         volume = self._volumes.get(location.volume)
         if volume is None:
             raise Damaged("stored file is missing", f"volume {location.volume} is not configured")
-        if location.volume == MAIN or self._tiers is None:
+        if location.volume == MAIN or self.tiers is None:
             fd = volume.open_file(location.path, location.offset + location.size)
         else:
-            fd = self._tiers.patience(lambda alive: _fetched(volume, location, alive), os.close, meanwhile)
+            fd = self.tiers.patience(lambda alive: _fetched(volume, location, alive), os.close, meanwhile)
         return OpenFile(fd, location.offset, location.size, volume.root / location.path)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
@@ -18,9 +19,13 @@ from archive.app.volumes import move_files
 from archive.cli import main
 from archive.config.volumes import Mark
 from archive.dicom.attributes import Level
+from archive.dicom.compressed import JPEG_LS
+from archive.dicom.references import Reference
 from archive.errors import ConfigurationError, OutOfResources, StorageFailed
 from archive.index import State
 from archive.index.copies import COPY, RECALL
+from archive.services.commitment import Commitment
+from archive.services.compression import Compression
 from archive.services.deletion import Unlinking
 from archive.services.eviction import Eviction, Marks
 from archive.services.fsck import Kind
@@ -33,6 +38,7 @@ from archive.services.tiering import Copying
 from archive.storage.ledger import Ledger
 from archive.storage.local import SENTINEL
 from archive.storage.space import Space
+from archive.workers.codec import Codec
 from archive.workers.patience import Patience
 from tests import builders
 from tests.services.keeping import checked, configured, known, objects, opened, put
@@ -172,7 +178,8 @@ def test_the_longest_unused_study_goes_first_and_no_more_than_needed(on_either: 
     archive.index.copies.touch("1.2.1", time.time() + 100)
     size = known(archive, images["1.2.2"]).location.size
     assert eviction(archive).evict(1).studies == 1
-    assert {name for name, each in images.items() if known(archive, each).location.volume == "main"} == {"1.2.1", "1.2.3"}
+    kept = {name for name, each in images.items() if known(archive, each).location.volume == "main"}
+    assert kept == {"1.2.1", "1.2.3"}
     assert archive.index.copies.oldest(9) == ["1.2.3", "1.2.1"]
     assert eviction(archive).evict(10 * size).studies == 2
 
@@ -506,6 +513,47 @@ def test_an_object_that_comes_again_while_its_file_is_damaged_comes_to_the_cache
     put(archive, image)
     assert known(archive, image).location.volume == "main" and waiting(archive, COPY) == ["1.2.3"]
     assert copied(archive, image) == 1 and checked(archive, digest=True) == []
+
+
+def test_compressing_what_has_left_the_cache_brings_the_new_form_there(archive: Archive) -> None:
+    grey = (np.arange(128 * 128) % 4000).astype("<u2").tobytes()
+    image = builders.ct(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.1", rows=128, columns=128, PixelData=grey)
+    put(archive, image)
+    evicted(archive, image)
+    codec = Codec(archive.volume.spool.path)
+    work = Compression(archive.index, archive.volumes, codec, archive.integrity, time.monotonic)
+    try:
+        done = work.compress(str(image.SOPInstanceUID), JPEG_LS)
+    finally:
+        codec.close()
+    assert done.after < done.before and known(archive, image).location.volume == "main"
+    assert long_files(archive) == [] and waiting(archive, COPY) == ["1.2.3"]
+    assert copied(archive, image) == 1 and checked(archive, digest=True) == []
+
+
+def test_commitment_promises_what_is_on_another_volume_and_waits_for_one_that_is_lost(
+    archive: Archive, tmp_path: Path
+) -> None:
+    image = study(count=1)[0]
+    put(archive, image)
+    evicted(archive, image)
+    asked = [Reference(str(image.SOPClassUID), str(image.SOPInstanceUID))]
+    commitment = Commitment(archive.index, archive.integrity.verify, clock=time.time, max_pending=10)
+    assert commitment.examine(asked) == []
+    with lost(tmp_path / "long"), pytest.raises(StorageFailed):
+        commitment.examine(asked)
+
+
+def test_a_reload_takes_effect_on_what_is_retrieved(tmp_path: Path) -> None:
+    with tiered(tmp_path, f"sqlite:///{tmp_path}/index.db") as archive:
+        image = study(count=1)[0]
+        put(archive, image)
+        evicted(archive, image)
+        read(archive, image)
+        assert waiting(archive, RECALL) == []
+        archive.change(configured(tmp_path, archive.config.index.url, volumes=VOLUMES, recall="on"))
+        read(archive, image)
+        assert waiting(archive, RECALL) == ["1.2.3"]
 
 
 # -- lost with the index --------------------------------------------------------------------------
