@@ -32,6 +32,7 @@ from archive.workers.worker import Workers
 log = logging.getLogger(__name__)
 
 FILE = "notices.json"  # beside the files of the store
+PATIENCE = 3.0  # seconds at the end for all receivers together: what hangs is sent again after the restart
 
 
 class Notifier:
@@ -61,19 +62,14 @@ class Notifier:
     def _reload(self, config: Config | None) -> None:
         if config is None:
             return
-        before, self._config = self._config, config
         self._stop()
-        try:
-            self._build(config)
-            set_level(config.log.level)
-        except ConfigurationError as error:
-            log.error("configuration not reloaded: %s", error)
-            self._config = before
-            self._build(before)
+        self._config = config
+        self._build(config)
+        set_level(config.log.level)
         self._workers.start()
 
     def _stop(self) -> None:
-        self._workers.stop()
+        self._workers.stop(PATIENCE / max(1, len(self._config.notify)))
         self._desk.hear(self._line)
         self._desk.close()
 
@@ -91,12 +87,12 @@ def _rule(rule: NotifyRule) -> Rule:
 
 
 def teller(config: Config, rule: NotifyRule) -> Tell:
-    """How one receiver is told. Raises ConfigurationError for certificates that cannot be read."""
+    """How one receiver is told; certificates are read each time, so that trouble with them concerns nobody else."""
     archive, host, to = config.ae.title, socket.gethostname(), rule.to
     if to.mail:
-        server = _server(config, host)
 
         def by_mail(notice: Notice) -> str:
+            server = _server(config, host)
             subject, text = wording.subject(notice, archive), wording.text(notice, archive, host)
             return mail.send(
                 server, to.mail, mail.message(server, to.mail, subject, text, id=notice.id, when=notice.when)
@@ -104,9 +100,9 @@ def teller(config: Config, rule: NotifyRule) -> Tell:
 
         return by_mail
     if to.http:
-        trust = _trust(to.ca, f"notify {rule.name}")
 
         def by_http(notice: Notice) -> str:
+            trust = _trust(to.ca, f"notify {rule.name}")
             body = wording.plain(notice, archive, host)
             return hook.post(to.http, body, token=to.token or "", context=trust, timeout=to.timeout)
 

@@ -73,6 +73,7 @@ class Desk:
         states = file.load()
         self._boxes = {rule.name: _mailbox(rule, states.get(rule.name)) for rule in rules}
         self._saved = 0.0
+        self._closed = False
 
     def hear(self, line: Line) -> None:
         """Sort what was said on the line."""
@@ -100,12 +101,16 @@ class Desk:
             self._save(now)
 
     def _save(self, now: float) -> None:
+        if self._closed:  # by now another desk has the file
+            return
         self._saved = now
         self._file.save({name: box.plain() for name, box in self._boxes.items()})
 
     def close(self) -> None:
+        """Keep everything; a receiver that still hangs changes nothing any more."""
         with self._lock:
             self._save(self._clock())
+            self._closed = True
 
 
 def _mailbox(rule: Rule, state: Any) -> Mailbox:
