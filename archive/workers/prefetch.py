@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from archive.dicom.attributes import Level
-from archive.errors import ArchiveError, IndexUnavailable, Unreachable
+from archive.errors import ArchiveError, IndexUnavailable, NotPossible, Unreachable
 from archive.index import Index, NewTask, Settled, State, Task
 from archive.services.fetching import fetch
 from archive.services.prefetch import PREFETCH, Rule, Subject, Subjects, timing, until
@@ -49,7 +49,7 @@ class Seeking:
 
     def __call__(self, lane: str, tasks: Sequence[Task], owner: str) -> None:
         rule, priors = self._rules.get(lane), self._priors()
-        seen: set[str] = set()
+        seen: set[tuple[bool, str]] = set()
         for task in tasks:
             if rule is None:
                 self._index.fail(task.id, owner, self._clock(), "the rule has gone from the configuration")
@@ -62,13 +62,14 @@ class Seeking:
                 log.exception("prefetch by rule %s for study %s failed", rule.name, task.study_uid)
                 self._index.retry(task.id, owner, self._clock() + OWN_TROUBLE, f"internal error: {error}")
 
-    def _one(self, rule: Rule, task: Task, owner: str, priors: Priors, seen: set[str]) -> None:
+    def _one(self, rule: Rule, task: Task, owner: str, priors: Priors, seen: set[tuple[bool, str]]) -> None:
         subject, now = self._subjects.of(task.payload), self._clock()
-        if subject is None or subject.study_uid in seen:
+        if subject is None or (_is_study(task), subject.study_uid) in seen:
             self._index.finish(task.id, owner, now, keep=False)
             return
-        seen.add(subject.study_uid)
-        self._join(rule, task, subject)
+        seen.add((_is_study(task), subject.study_uid))
+        if self._join(rule, task, subject):
+            subject = self._subjects.of(task.payload) or subject
         when = timing(rule, subject, now, since=task.created)
         if when.never:
             self._index.finish(task.id, owner, now, reason=when.never, keep=when.tells)
@@ -78,16 +79,15 @@ class Seeking:
         else:
             self._look(rule, subject, task, owner, priors)
 
-    def _join(self, rule: Rule, task: Task, subject: Subject) -> None:
-        """Other triggers for the same that wait: this task is done for all of them."""
+    def _join(self, rule: Rule, task: Task, subject: Subject) -> bool:
+        """Do this task for all triggers for the same that wait; True when what they told is to be read again."""
         others = [
             each.id
             for uid in dict.fromkeys((task.study_uid, subject.study_uid))
             for each in self._index.queue.of_study(PREFETCH, uid)
-            if each.lane == rule.lane and each.state is State.WAITING
+            if each.lane == rule.lane and each.state is State.WAITING and _is_study(each) == _is_study(task)
         ]
-        if others:
-            self._index.delete_tasks(others)
+        return bool(others and self._index.delete_tasks(others))
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Seeking:
         now = self._clock()
         try:
             found = priors.look(subject.patient, subject.coming, rule.wish, rule.sources, subject.day(now))
-        except ArchiveError as error:
+        except NotPossible as error:
             self._index.fail(task.id, owner, now, str(error))
             return
         said = self._take(rule, found)
@@ -133,6 +133,11 @@ class Seeking:
         return f"{fetched} priors are fetched, {here} are here, {left} others not wanted"
 
 
+def _is_study(task: Task) -> bool:
+    """A study that has come needs its priors now, also while its order waits."""
+    return "study" in task.payload
+
+
 def is_fetched(rule: Rule, judged: Judged) -> bool:
     """Whether a prior that is wanted is asked for at its source."""
     if judged.candidate.source == HERE:
@@ -159,6 +164,7 @@ class Cautious:
         except ArchiveError as error:
             wait = pause(PAUSES, min(times + 1, len(PAUSES))) or PAUSES[-1]
             with self._mutex:
+                # By half, so that who waits for the whole pause is not turned away.
                 self._down[source] = (self._clock() + wait / 2, times + 1, str(error))
             raise
         with self._mutex:

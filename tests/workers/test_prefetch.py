@@ -157,26 +157,26 @@ def test_an_order_of_long_ago_and_one_of_another_kind_fetch_nothing(site: Site) 
 
 
 def test_many_triggers_for_one_order_are_one_look(site: Site) -> None:
-    for _ in range(30):
+    for _ in range(12):
         site.order()
-    site.work(batch=10)
+    site.work(batch=5)
     assert len(site.tasks(PREFETCH)) == 1
     site.now = BEGINS
-    for _ in range(30):
+    for _ in range(12):
         site.order()
-    site.work(batch=10)
+    site.work(batch=5)
     assert site.asked == ["PACS"]
     assert len(site.tasks(FETCH)) == 2
 
 
 def test_many_orders_for_one_patient_fetch_each_study_once(site: Site) -> None:
     site.now = BEGINS
-    for number in range(1, 31):
+    for number in range(1, 13):
         site.order(number)
     site.work()
     assert site.asked == ["PACS"]
     assert sorted(site.fetched()) == ["9.2", "9.3"]
-    assert len(site.tasks(PREFETCH, State.DONE)) == 30
+    assert len(site.tasks(PREFETCH, State.DONE)) == 12
 
 
 def test_what_is_here_is_not_fetched_but_brought_to_the_cache(site: Site) -> None:
@@ -253,6 +253,14 @@ def test_a_rule_that_has_gone_says_so(site: Site) -> None:
     assert site.tasks(PREFETCH)[0].reason == "the rule has gone from the configuration"
 
 
+def test_a_patient_id_that_would_ask_for_everybody_is_never_asked_for(site: Site) -> None:
+    site.now = BEGINS
+    site.order(PatientID="*")
+    site.work()
+    (ended,) = site.tasks(PREFETCH)
+    assert (ended.state, ended.reason) == (State.FAILED, "the Patient ID cannot be asked for") and not site.asked
+
+
 def test_an_error_of_the_archive_puts_one_task_off_and_no_other(site: Site) -> None:
     site.now = BEGINS
     site.index.add_tasks([NewTask(PREFETCH, {"on": "order", "order": {"nonsense": 1}}, 0.0, RULE.lane)], site.now)
@@ -273,6 +281,18 @@ def test_the_first_images_of_a_study_want_priors_but_not_those_that_a_source_sen
     assert site.fetched() == ["9.3", "9.2"]
     site.study("7.1", READY)
     assert not site.tasks(PREFETCH, State.WAITING)
+
+
+def test_a_study_that_comes_early_does_not_wait_for_its_order(site: Site) -> None:
+    site.order()
+    site.work()
+    image = {"PatientName": "Doe^Jane", "StudyDate": "20260614", "StudyDescription": "CT head"}
+    site.index.add([arrival("1.1", source="CT1", **image)])
+    site.order()
+    site.study("1.1")
+    site.work()
+    assert site.fetched() == ["9.3", "9.2"]
+    assert [task.due for task in site.tasks(PREFETCH, State.WAITING)] == [BEGINS - 4 * HOUR]
 
 
 # -- handing on -------------------------------------------------------------------------------------------------
