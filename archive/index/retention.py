@@ -114,7 +114,7 @@ class RetentionRows:
             rows = session.rows(
                 f"SELECT DISTINCT study_uid, kind FROM task WHERE {among} AND study_uid <> '' AND ready IS NOT NULL"
                 " AND kind NOT IN (?, ?, ?) ORDER BY study_uid, kind",
-                (session.dialect.listed(list(uids)), RETIRE, ROOM, WATCH),  # a study that is followed says so by its state
+                (session.dialect.listed(list(uids)), RETIRE, ROOM, WATCH),  # its state says the last
             )
             kinds: dict[str, tuple[str, ...]] = {}
             for uid, kind in rows:
@@ -176,6 +176,10 @@ class RetentionRows:
     def open_tasks(self, kind: str = RETIRE) -> int:
         """How many studies are about to be deleted."""
         return self._count("SELECT COUNT(*) FROM task WHERE kind = ? AND ready IS NOT NULL", kind)
+
+    def wake(self) -> None:
+        """Let who carries out rules look now."""
+        self._database.transact(lambda session: session.wake(RETIRE))
 
     def to_unlink(self, volume: str) -> int:
         """How many deleted files still take their place on a volume."""

@@ -31,6 +31,7 @@ SPAN = 2000  # ids of one look: some milliseconds where nothing is due, a tenth 
 NOTED = 200  # studies of one transaction: arrivals wait for hundredths of a second
 PIECE = 2000  # instances that a peer is asked about together, and versions of one transaction
 SILENT = 600.0  # seconds for which a peer that could not be asked is not asked again
+LONGEST_REST = 4.0  # seconds between two transactions of one study: a daemon that is to stop waits no longer
 ACTOR = "retention"
 
 
@@ -164,6 +165,9 @@ class Disposal:
         """Seconds to rest after so many were deleted."""
         return instances / self._rate
 
+    def _rest(self, instances: int) -> None:
+        self._sleep(min(self.pause(instances), LONGEST_REST))
+
     def wait_until(self) -> float | None:
         """When the next study may go by its rule: None now, else tomorrow."""
         day, count = self._today()
@@ -182,7 +186,7 @@ class Disposal:
         words = f"rule {verdict.rule}: was to be kept until {day_of(verdict.until)}" + (f"; {purge}" if purge else "")
         who = by(ACTOR, words, f"{ACTOR}:{uid}:{int(task.created * 1e6)}")
         try:
-            done = self._deletion.delete(uid, who, seen, rest=lambda count: self._sleep(self.pause(count)))
+            done = self._deletion.delete(uid, who, seen, rest=self._rest)
         except (IndexUnavailable, OutOfResources):
             raise
         except NotThere:

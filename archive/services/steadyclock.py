@@ -39,6 +39,7 @@ class SteadyClock:
     def believe(self) -> None:
         """A person says that the clock is right."""
         self._note(self._clock())
+        RetentionRows(self._index.database).wake()
 
     def _seen(self) -> float | None:
         """When the archive was at work last; on an index that does not know, when the last image came."""

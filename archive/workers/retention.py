@@ -65,10 +65,12 @@ class Retire:
             self._first = False
         if self._doubts():
             return DOUBTING
-        for kind in (ROOM, RETIRE):
-            for task in self._index.lease(kind, self._owner, self._clock(), seconds=LEASE):
+        now = self._clock()
+        later = self._hours.opens(now) or self._disposal.wait_until()  # when rules go on; space does not wait for them
+        for kind in (ROOM, RETIRE) if later is None else (ROOM,):
+            for task in self._index.lease(kind, self._owner, now, seconds=LEASE):
                 return self._carry_out(task)
-        return self._look()
+        return self._look(now, later)
 
     def _doubts(self) -> bool:
         why = self._steady.doubt()
@@ -81,12 +83,7 @@ class Retire:
         return bool(why)
 
     def _carry_out(self, task: Task) -> float:
-        """One study; one that a rule lets go waits for its hours, and for tomorrow when today's are done."""
-        now = self._clock()
-        later = None if task.payload.get("purge") else self._hours.opens(now) or self._disposal.wait_until()
-        if later is not None:
-            self._index.retry(task.id, self._owner, later, "waits for its hours, or for tomorrow")
-            return REST
+        """One study."""
         try:
             outcome = self._disposal.carry_out(task)
         except IndexUnavailable:
@@ -99,23 +96,25 @@ class Retire:
         self.deleted += outcome.instances > 0
         return max(REST, self._disposal.pause(outcome.instances))
 
-    def _look(self) -> float | None:
+    def _look(self, now: float, later: float | None) -> float | None:
         """Find what is due; the seconds until there is more to do."""
-        now = self._clock()
-        opens = self._hours.opens(now)
-        if opens is not None:
-            room = self._index.next_due(ROOM)
-            return max(min(opens, room or opens) - now, REST)
+        waits = [self._index.next_due(ROOM), later or self._index.next_due(RETIRE)]
+        if self._hours.opens(now) is None:
+            waits += self._search(now)
+        found = [each for each in waits if each is not None]
+        return max(REST, min(found) - now) if found else None
+
+    def _search(self, now: float) -> list[float | None]:
+        """A page of earlier versions, or a span of studies; when there is more to look at."""
         if now >= self._versions_at or now < self._versions_at - DAY:
             if self._versions.step():
-                return REST
+                return [now]
             self._versions_at = now + DAY
         due = self._rounds.due(now)
         if due is not None and due <= now:
             self._rounds.step()
-            due = now + REST
-        waits = [due, self._index.next_due(RETIRE), self._index.next_due(ROOM), self._versions_at]
-        return max(REST, min(each for each in waits if each is not None) - now)
+            due = now
+        return [due, self._versions_at]
 
     def close(self) -> None:
         """It keeps nothing."""

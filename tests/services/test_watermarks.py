@@ -1,4 +1,4 @@
-"""Watermarks: crossings are told once, room is made of what rules let go, and stores are refused when it is too late."""
+"""Watermarks: crossings are told once, room is made of what rules let go, and stores are refused in time."""
 
 from __future__ import annotations
 
