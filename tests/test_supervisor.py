@@ -36,9 +36,16 @@ def child(ready):
 
 def reload():
     (folder / "reload").touch()
+    if how == "more":
+        supervisor.add("three", child)
+        supervisor.add("two", child)  # there is one
     return how != "bad"
 
-sys.exit(Supervisor([("one", child), ("two", child)], reload, drain=3.0).run())
+supervisor = Supervisor(
+    [("one", child), ("two", child)], reload, drain=3.0,
+    died=lambda name, why: (folder / f"died-{name}-{why.replace(' ', '-')}").touch(),
+)
+sys.exit(supervisor.run())
 """
 
 
@@ -110,6 +117,17 @@ def test_a_killed_child_is_started_again(start) -> None:  # type: ignore[no-unty
     assert first in run.born(3)
     run.process.terminate()
     assert run.process.wait(60) == 0
+    assert run.count("died-*-signal-SIGKILL") == 1 == run.count("died-*")
+
+
+def test_a_child_that_a_reload_adds_is_started_and_ends_with_the_others(start) -> None:  # type: ignore[no-untyped-def]
+    run = start("more")
+    run.born(2)
+    run.process.send_signal(signal.SIGHUP)
+    run.born(3)
+    run.process.terminate()
+    assert run.process.wait(60) == 0
+    assert (run.count("born-*"), run.count("SIGTERM-*"), run.count("died-*")) == (3, 3, 0)
 
 
 def test_children_die_with_a_killed_supervisor(start) -> None:  # type: ignore[no-untyped-def]

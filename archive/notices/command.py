@@ -33,6 +33,8 @@ def run(
         os.close(writer)
         writer = -1
         status, printed = _watch(pid, reader, clock() + timeout, clock)
+    except OSError as error:  # no room for the message, no descriptor left
+        raise NotDelivered("command cannot be run", error.strerror or "") from error
     finally:
         os.close(reader)
         if writer >= 0:

@@ -155,6 +155,9 @@ class Telling:
             self._tell(notice)
         except ArchiveError as error:
             self._desk.settle(self._rule, str(error))
+        except Exception as error:  # no notice may be tried for ever
+            log.exception("notice %s failed by a fault of the archive", notice.id)
+            self._desk.settle(self._rule, type(error).__name__)
         else:
             self._desk.settle(self._rule)
         return 0.0

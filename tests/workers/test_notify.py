@@ -55,6 +55,23 @@ def test_a_receiver_that_fails_is_tried_again_later(tmp_path: Path) -> None:
     assert (teller.step(), teller.step()) == (0.0, 60.0)
 
 
+def test_a_fault_of_our_own_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    made = desk(tmp_path, "a")
+    made.hear(heard(Line(), FULL))
+    teller = Telling("a", made, lambda notice: str(1 // 0))
+    assert (teller.step(), teller.step()) == (0.0, 60.0)
+
+
+def test_a_desk_that_was_closed_leaves_its_file_to_the_next(tmp_path: Path) -> None:
+    before = desk(tmp_path, "a")
+    before.hear(heard(Line(), FULL))
+    before.due("a")
+    before.close()
+    kept = (tmp_path / "notices.json").read_text()
+    before.settle("a")
+    assert (tmp_path / "notices.json").read_text() == kept
+
+
 def test_a_receiver_that_hangs_keeps_no_other_from_hearing(tmp_path: Path) -> None:
     hangs, told = threading.Event(), threading.Event()
 
