@@ -1,6 +1,6 @@
 """Starts the `archive` command with protections switched off, and many daemons from one warm process.
 
-Rules that hold here: this is a process of its own, the only part of these tests (beside seams.py) that imports
+Rules that hold here: this is a process of its own, the only part of these tests (beside seams) that imports
 the archive; without seams it is the archive as it is; a fork server starts no thread and opens nothing, so that
 each daemon begins like one started by hand, only without the second that importing takes.
 

@@ -11,7 +11,7 @@ from tests.faults.campaign.run import FAULTS, Fault
 
 MODULES = (
     "canary", "commitments", "conflicts", "crowds", "cuts", "damage", "databases", "deletes", "errors", "fuzzing",
-    "kills", "load", "resources", "routes",
+    "kills", "load", "resources", "routes", "schema",
 )  # fmt: skip
 
 

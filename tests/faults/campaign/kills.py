@@ -1,4 +1,4 @@
-"""D02, D03, D27: SIGKILL at random moments, at every system call of a store, and while the schema is made.
+"""D02, D03: SIGKILL at random moments, and at every system call of a store.
 
 Rules that hold here: after each kill the archive is started again and the oracle looks at all of it, what was
 compared once need not be read again; a new archive is begun before an old one makes the looks slow.
@@ -7,23 +7,18 @@ compared once need not be read again; a new archive is begun before an old one m
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.faults import raw
 from tests.faults.campaign.run import PATIENCE_WITH_DISK, POSTGRESQL, SQLITE, Run, fault, percentile
-from tests.faults.daemon import ROOT, Daemon, has_ended, merged, wait_until
+from tests.faults.daemon import Daemon, has_ended, merged, wait_until
 from tests.faults.objects import Instance, instance
 from tests.faults.raw import CT, Connection, Ended
-from tests.faults.site import Site
 from tests.faults.tracing import strace
 
 BOTH = (SQLITE, POSTGRESQL)
@@ -224,86 +219,6 @@ def _kill_at(run: Run, killed: Killed, size: int, name: str, which: int) -> bool
     killed.archive.kill()
     killed.start()
     return True
-
-
-# -- the schema ----------------------------------------------------------------------------------------------------
-
-MAKE_SCHEMA = """
-import sys
-from tests.faults.seams import switch_off
-switch_off([name for name in sys.argv[2].split(",") if name])
-from archive.index import open_index
-open_index(sys.argv[1]).close()
-"""
-# The names of all tables and indexes after each migration, a line each.
-EVERY_SCHEMA = """
-import json, sys
-from archive.index import migrations, open_index
-for count in range(1, len(migrations.MIGRATIONS) + 1):
-    migrations.migrate.__defaults__ = (migrations.MIGRATIONS[:count],)
-    index = open_index(sys.argv[1])
-    print(json.dumps(sorted(name for (name,) in index.read(lambda session: session.rows(sys.argv[2])))))
-    index.close()
-"""
-NAMES = {
-    SQLITE: "select name from sqlite_master where name not like 'sqlite_%'",
-    POSTGRESQL: "select relname from pg_class where relnamespace = 'public'::regnamespace",
-}
-SCHEMA_CALLS = {SQLITE: ("pwrite64", "fdatasync", "unlink", "openat"), POSTGRESQL: ("sendto", "poll", "recvfrom")}
-
-
-@fault(
-    "D27", "kill -9 at every system call while the schema is made", tries=2000, seconds=300, few=1, databases=BOTH,
-    twins=("schema in pieces",), proves="a schema that is half made is seen",
-)  # fmt: skip
-def kills_of_migration(run: Run) -> None:
-    """After a kill the schema is that of some migration, whole, and the next start makes the rest."""
-    allowed = [[], *_every_schema(run)]
-    step = 1 if run.tries > 100 and not run.seams else 6
-    for name in SCHEMA_CALLS[run.database]:
-        for which in range(run.rng.randint(1, step), 4000, step):
-            if not run.goes_on():
-                return
-            folder, url = run.place(), run.new_url()
-            kill = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=KILL:when={which}")
-            if _make_schema(run, url, folder, kill):
-                break
-            before = _objects(run, url, folder)
-            found = [] if before in allowed else [f"killed at {name} {which}: half a schema: {before}"]
-            _make_schema(run, url, folder)
-            if _objects(run, url, folder) != allowed[-1]:
-                found.append(f"killed at {name} {which}: the schema is not whole after another start")
-            run.count(found)
-
-
-def _every_schema(run: Run) -> list[list[str]]:
-    """What each migration leaves, the first to the last."""
-    url = _whole(run.new_url(), run.place())
-    done = _python(EVERY_SCHEMA, url, NAMES[run.database])
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _make_schema(run: Run, url: str, folder: Path, wrapper: tuple[str, ...] = ()) -> bool:
-    """Whether it was made: whoever is killed did not make it."""
-    return _python(MAKE_SCHEMA, _whole(url, folder), ",".join(run.seams), wrapper=wrapper).returncode == 0
-
-
-def _whole(url: str, folder: Path) -> str:
-    return url.replace("sqlite:///", f"sqlite:///{folder}/")
-
-
-def _python(program: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [*wrapper, sys.executable, "-c", program, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, check=False, capture_output=True, env=environment, timeout=120, text=True, cwd="/")
-
-
-def _objects(run: Run, url: str, folder: Path) -> list[str]:
-    """Names of tables and indexes."""
-    if run.database == SQLITE and not (folder / "index.db").exists():
-        return []
-    return sorted(name for (name,) in Site(folder, {"index": {"url": url}}).select(NAMES[run.database]))
 
 
 def stores(archive: Daemon, objects: list[Instance]) -> Iterator[int]:
