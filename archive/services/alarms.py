@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from archive import log as logs
@@ -47,6 +48,8 @@ class Alarm:
     state: str = HAPPENED
     count: int = 1
 
+
+_PLAIN = re.compile(r"[ -~]*").fullmatch
 
 Raise = Callable[[Alarm], None]
 
@@ -91,7 +94,8 @@ class Line:
 
     def _write(self, alarm: Alarm) -> bool:
         try:
-            os.write(self._writer, json.dumps(asdict(alarm), ensure_ascii=False).encode(errors="replace") + b"\n")
+            plain = {name: getattr(alarm, name) for name in Alarm.__slots__}
+            os.write(self._writer, json.dumps(plain, ensure_ascii=False).encode(errors="replace") + b"\n")
         except BlockingIOError:
             return False
         except OSError as error:  # nobody can be told; the log has it all the same
@@ -130,6 +134,9 @@ def _enlarge(descriptor: int) -> None:
 
 def _bounded(alarm: Alarm) -> Alarm:
     """Texts on one line, as long as fits beside each other."""
+    words = alarm.about + alarm.text + alarm.why
+    if len(words) <= LONGEST_WORDS and _PLAIN(words):
+        return alarm
     about, text, why = (logs.escape(words)[:LONGEST_WORDS] for words in (alarm.about, alarm.text, alarm.why))
     return replace(alarm, about=about, text=text, why=why)
 
