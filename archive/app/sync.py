@@ -18,7 +18,8 @@ from archive.dimse.inquiry import PeerInquiry
 from archive.index import Index, deleted
 from archive.index.sync import SyncRows
 from archive.services.comparing import Plan
-from archive.services.reconcile import Reconciliation, Terms
+from archive.services.inquiry import Terms
+from archive.services.reconcile import Reconciliation
 from archive.services.sync import SYNC, Sync, Synchronising, Timetable, settle
 from archive.services.syncreport import Report, line, plain
 from archive.workers.lanes import LaneWorker

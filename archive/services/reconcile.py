@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
-from typing import Protocol
+from datetime import date
 
-from archive.dicom.attributes import BY_KEYWORD, Level
-from archive.dicom.expression import Expression
 from archive.dicom.rule import Facts, holds
 from archive.errors import Refused
 from archive.index import Index, NewTask
@@ -33,7 +30,9 @@ from archive.services.comparing import (
     looks_equal,
     patients,
 )
+from archive.services.dates import OLDEST, day_after, is_date, read_date, within, write_date
 from archive.services.fetching import FETCH, FROM, fetch
+from archive.services.inquiry import Inquiry, Questions, Terms
 from archive.services.routing import DELIVER, VERIFY, delivery, facts_of, keywords
 
 SLICE = 1000  # studies of ours that are compared with one question
@@ -43,44 +42,8 @@ PIECE = 1000  # tasks of one transaction, so that arrivals wait for hundredths o
 LIST = 50  # UIDs in one question: some 3 kB, which old peers still read
 DOUBTED = 10  # studies asked for one by one before a peer that found none of a list is believed
 LONGEST = 500  # series that a task of fetching names; more means the whole study
-OLDEST = date(1900, 1, 1)  # where spans without a beginning are split
 
 DATES, CHANGED, UNDATED = "dates", "changed", "undated"  # parts of a comparison, in this order
-
-
-class Questions(Protocol):
-    """What a peer can be asked."""
-
-    def between(self, since: str, until: str, limit: int = 0) -> Iterator[TheirStudy]: ...
-    def named(self, uids: Collection[str]) -> Iterator[TheirStudy]: ...
-    def series(self, study_uid: str) -> dict[str, tuple[str, int | None]]: ...
-    def images(self, study_uid: str, series_uid: str) -> set[str]: ...
-
-
-class Inquiry(Protocol):
-    """A peer that can be asked; raises Unreachable when it is not there, Refused when it will not answer."""
-
-    def open(self) -> AbstractContextManager[Questions]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """With whom is compared, and what of it."""
-
-    peer: str
-    titles: frozenset[str]  # with which the peer stores here
-    route: str  # that pushes are booked to
-    priority: int = 0
-    rule: Expression | None = None
-
-    @property
-    def keywords(self) -> frozenset[str]:
-        """What has to be known of the peer's studies for the rule."""
-        asked = {"ModalitiesInStudy" if keyword == "Modality" else keyword for keyword in keywords(self.rule)}
-        return frozenset(
-            keyword for keyword in asked if any(row.level <= Level.STUDY for row in BY_KEYWORD.get(keyword, ()))
-        )
-
 
 Write = Callable[[Step], bool]  # False: somebody else does this now
 
@@ -155,7 +118,7 @@ class Reconciliation:
             yield from self._compare(questions, plan, ours, theirs, after, here)
             if since == plan.since:
                 return
-            until, after, low = _day(since, -1), "", None
+            until, after, low = day_after(since, -1), "", None
             if plan.since and until < plan.since:
                 return
             yield Step({"part": DATES, "until": until}, {})
@@ -165,7 +128,7 @@ class Reconciliation:
         total, low = 0, ""
         with closing(self._rows.dates(plan.since, until)) as dates:
             for day, number in dates:
-                if total and total + number > SLICE and _is_date(low):
+                if total and total + number > SLICE and is_date(low):
                     return low
                 total, low = total + number, day
         return plan.since
@@ -178,7 +141,7 @@ class Reconciliation:
             number = 0
             for each in questions.between(since, until, MOST if later else 0):
                 number += 1
-                if _within(each.date, since, until):
+                if within(each.date, since, until):
                     found[each.uid] = each
             if not later or number < MOST:
                 return since, found
@@ -186,8 +149,8 @@ class Reconciliation:
 
     def _later(self, since: str, until: str) -> str:
         """Where the later half of a span begins; empty for one that is not divided: a day, and what is to come."""
-        first, last = _read(since) or OLDEST, _read(until) or self._today(self._clock())
-        return _write(last - (last - first) // 2) if first < last else ""
+        first, last = read_date(since) or OLDEST, read_date(until) or self._today(self._clock())
+        return write_date(last - (last - first) // 2) if first < last else ""
 
     # -- what dates do not find -----------------------------------------------------------------
 
@@ -423,27 +386,3 @@ class _Ours:
 
     def has(self, image: OurImage) -> bool:
         return self.kept is None or image.uid in self.kept
-
-
-def _within(day: str, since: str, until: str) -> bool:
-    """Whether a study belongs to a span: some peers give more than they are asked for."""
-    return bool(day) and (not since or day >= since) and (not until or day <= until)
-
-
-def _read(text: str) -> date | None:
-    try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
-    except ValueError:
-        return None
-
-
-def _is_date(text: str) -> bool:
-    return len(text) == 8 and text.isdigit() and _read(text) is not None
-
-
-def _write(day: date) -> str:
-    return f"{day:%Y%m%d}"
-
-
-def _day(text: str, days: int) -> str:
-    return _write((_read(text) or OLDEST) + timedelta(days=days))

@@ -24,7 +24,8 @@ from archive.index.sync import Difference, Run, Step, SyncRows
 from archive.services import reconcile
 from archive.services.comparing import Plan, TheirStudy
 from archive.services.fetching import FETCH, FROM
-from archive.services.reconcile import Reconciliation, Terms
+from archive.services.inquiry import Terms
+from archive.services.reconcile import Reconciliation
 from archive.services.routing import DELIVER, delivery
 from tests.dimse import archives
 from tests.dimse.archives import fill, instance
