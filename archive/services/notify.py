@@ -89,7 +89,8 @@ class Mailbox:
         self._pending = {_key(entry.alarm): entry for entry in map(_entry, state.get("pending", ()))}
         self._told: dict[str, float] = dict(state.get("told", {}))  # what goes on, and when that was said
         self._sent: list[float] = list(state.get("sent", ()))
-        self._closes = float(state.get("closes", 0.0))
+        self._since = float(state.get("since", 0.0))  # when this gathering began
+        self._counted = self._since  # when the last message began that the limit made part of this one
         self._merged, self._left_out = int(state.get("merged", 0)), int(state.get("left_out", 0))
         self._number = int(state.get("number", 0))
         self._outgoing = _notice(state["outgoing"]) if state.get("outgoing") else None
@@ -99,7 +100,7 @@ class Mailbox:
         """Everything, as JSON can hold it."""
         return {
             "pending": [asdict(entry) for entry in self._pending.values()], "told": self._told, "sent": self._sent,
-            "closes": self._closes, "merged": self._merged, "left_out": self._left_out, "number": self._number,
+            "since": self._since, "merged": self._merged, "left_out": self._left_out, "number": self._number,
             "outgoing": asdict(self._outgoing) if self._outgoing else None, "tries": self._tries,
             "retry_at": self._retry_at,
         }  # fmt: skip
@@ -140,10 +141,10 @@ class Mailbox:
     def _gather(self, now: float) -> None:
         """The first alarm says when the message goes; after that it waits for the limit, and others join it."""
         if not self._pending:
-            self._closes = now + self.rule.gather
-        elif now >= self._closes:
+            self._since = self._counted = now
+        elif now >= self._counted + self.rule.gather and self._limit_ends(now) > now:
             self._merged += 1
-            self._closes = now + self.rule.gather
+            self._counted = now
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -153,7 +154,8 @@ class Mailbox:
             return max(0.0, self._retry_at - now)
         if not self._pending:
             return None
-        at = max(now, min(self._closes, now + self.rule.gather), self._limit_ends(now))
+        closes = self._since + self.rule.gather if self._since <= now else now  # a clock that was set back
+        at = max(now, closes, self._limit_ends(now))
         opens = self.rule.schedule.opens(at)
         return max(0.0, (opens or at) - now)
 

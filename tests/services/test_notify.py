@@ -189,6 +189,22 @@ def test_a_restart_forgets_nothing() -> None:
     assert again.wait(NOW + 3601) is not None
 
 
+def test_what_comes_without_end_puts_nothing_off() -> None:
+    mailbox = box(gather=10.0)
+    for second in range(25):
+        mailbox.take(image(), NOW + second)
+    notice = mailbox.due(NOW + 25)
+    assert notice is not None and (notice.events, notice.merged) == (25, 0)
+
+
+def test_what_was_gathered_goes_by_the_rule_of_today_and_whatever_the_clock_says() -> None:
+    mailbox = box(gather=3600.0)
+    mailbox.take(image(), NOW)
+    kept = mailbox.plain()
+    assert len(sent(Mailbox(Rule("pacs", gather=60.0), kept), NOW + 60)) == 1
+    assert len(sent(Mailbox(Rule("pacs", gather=60.0), kept), NOW - 86400)) == 1
+
+
 def test_a_message_under_way_is_sent_again_after_a_restart_under_its_own_name() -> None:
     mailbox = box(gather=0.0)
     mailbox.take(image(), NOW)
