@@ -46,7 +46,7 @@ _FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class OurStudy:
-    """A study as the index has it; ``agreed`` is when it was last equal with the peer's, and how many images both had."""
+    """A study as the index has it; ``agreed`` is when it was equal with the peer's, of how many images."""
 
     uid: str
     date: str
