@@ -1,25 +1,24 @@
-"""Another archive is migrated and imported from: a second daemon of this one, or DCMTK; daemons are killed meanwhile."""
+"""Another archive is migrated and imported from: a second daemon of this one, or DCMTK; daemons are killed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from archive.cli import main
 from archive.index import Index, State, Which, open_index
 from archive.index.jobs import Jobs
 from archive.services.fetching import FETCH, enqueue
 from tests.dimse.archives import ROOT as UIDS
 from tests.dimse.archives import instance, write
 from tests.endtoend.dcmtk import run
-from tests.faults.daemon import EVERYTHING, ROOT, Daemon, free_port, wait_until
+from tests.faults.daemon import EVERYTHING, Daemon, free_port, wait_until
 
 STUDIES, SERIES, INSTANCES = 10, 2, 2
 ALL = STUDIES * SERIES * INSTANCES
@@ -47,13 +46,21 @@ def near(folder: Path, peer: str, port: int, **fetch: Any) -> Daemon:
     return Daemon(folder / "near", {"processes": 1, "peers": {peer: entry}, "routes": [route]})
 
 
-def said(daemon: Daemon, *words: str) -> tuple[int, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "archive", *words, "--config", str(daemon.config_file), "--json"],
-        check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=300,
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+Said = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """The answer of a command for a daemon."""
+
+    def run_command(daemon: Daemon, *words: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        status = main([*words, "--config", str(daemon.config_file), "--json"])
+        answer, errors = capsys.readouterr()
+        assert answer, errors
+        return status, json.loads(answer)
+
+    return run_command
 
 
 def part(found: dict[str, Any], name: str) -> tuple[int, ...]:
@@ -67,7 +74,7 @@ def far(tmp_path: Path) -> Iterator[Daemon]:
     daemon.kill()
 
 
-def test_an_archive_is_migrated_while_both_are_killed(tmp_path: Path, far: Daemon) -> None:
+def test_an_archive_is_migrated_while_both_are_killed(tmp_path: Path, far: Daemon, said: Said) -> None:
     daemon = near(tmp_path, "FAR", far.port, retry="100x0.5s")
     far.configure({"peers": {"ARCHIVE": {"host": "127.0.0.1", "port": daemon.port, "allow": EVERYTHING}}})
     far.start()
@@ -92,10 +99,10 @@ def test_an_archive_is_migrated_while_both_are_killed(tmp_path: Path, far: Daemo
         ]  # fmt: skip
         assert all(part(report, each)[1:] == (0, 0) for each in ("studies", "series", "instances"))
         assert index.statistics().instances == ALL
-        moved_once(daemon, index, tmp_path)
+        moved_once(said, daemon, index, tmp_path)
 
 
-def moved_once(daemon: Daemon, index: Index, folder: Path) -> None:
+def moved_once(said: Said, daemon: Daemon, index: Index, folder: Path) -> None:
     """A second run, and a thousand who want what is here: nothing is moved, and nothing routed again."""
     for _ in range(20):
         enqueue(index, "FAR", f"{UIDS}.1", 1.0)
@@ -134,7 +141,7 @@ def echoes(port: int) -> bool:
 
 
 @pytest.mark.parametrize("way", ["move", "get"])
-def test_studies_are_imported_from_dcmtk(tmp_path: Path, way: str) -> None:
+def test_studies_are_imported_from_dcmtk(tmp_path: Path, way: str, said: Said) -> None:
     port = free_port()
     daemon = near(tmp_path, "QR", port, retrieve=way)
     with dcmqrscp(tmp_path, port, daemon.port), daemon:
@@ -150,8 +157,6 @@ def test_studies_are_imported_from_dcmtk(tmp_path: Path, way: str) -> None:
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from archive.cli import main
-
     settings = tmp_path / "archive.yaml"
     settings.write_text(
         f"peers: {{FAR: {{host: 127.0.0.1, port: 104}}}}\nstorage: {{path: {tmp_path}/files}}\n"
