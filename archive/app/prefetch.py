@@ -28,7 +28,8 @@ from archive.index.copies import MAIN, recall_study
 from archive.services.caller import Caller
 from archive.services.find import Find
 from archive.services.prefetch import PREFETCH
-from archive.services.priors import HERE, Answer, Priors
+from archive.services.priors import HERE, Priors
+from archive.services.samepatient import Answer
 from archive.workers.handing import HAND_ON, HandingOn
 from archive.workers.lanes import LaneWorker
 from archive.workers.prefetch import Cautious, Seeking

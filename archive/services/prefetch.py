@@ -20,9 +20,9 @@ from archive.index.ordervalues import OPEN_STATES, OrderKeys, OrderSummary, Step
 from archive.index.states import StudyStates
 from archive.services.causes import Event
 from archive.services.lifecycle import RECEIVED
-from archive.services.priors import Patient, codes
 from archive.services.relevance import Examination, Wish
 from archive.services.routing import why
+from archive.services.samepatient import Patient, codes
 from archive.services.schedule import Schedule
 
 PREFETCH = "prefetch"  # kind of the tasks; the lane is a rule

@@ -17,7 +17,8 @@ from archive.errors import ArchiveError, IndexUnavailable, NotPossible, Unreacha
 from archive.index import Index, NewTask, Settled, State, Task
 from archive.services.fetching import fetch
 from archive.services.prefetch import PREFETCH, Rule, Subject, Subjects, timing, until
-from archive.services.priors import HERE, Answer, Ask, Found, Judged, Priors
+from archive.services.priors import HERE, Ask, Found, Judged, Priors
+from archive.services.samepatient import Answer
 from archive.services.schedule import chance, pause
 from archive.workers.handing import hand_on, later
 

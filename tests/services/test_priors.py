@@ -12,8 +12,9 @@ import pytest
 
 from archive.dicom.attributes import Level
 from archive.errors import NotPossible, Unreachable
-from archive.services.priors import DETAILED, HERE, MOST_ANSWERS, Answer, Found, Patient, Priors, stranger
+from archive.services.priors import DETAILED, HERE, MOST_ANSWERS, Found, Priors
 from archive.services.relevance import Examination, Wish
+from archive.services.samepatient import Answer, Patient, stranger
 
 JANE = Patient("P1", "HOSP", "Doe^Jane", "19600102", "F")
 TODAY = date(2026, 6, 15)
@@ -34,7 +35,7 @@ class Sources:
     """Archives as what they answer; what they are asked is kept."""
 
     def __init__(self, **studies: list[dict[str, Any]]) -> None:
-        self.studies = {HERE: []} | studies
+        self.studies: dict[str, list[dict[str, Any]]] = {HERE: []} | studies
         self.series: dict[str, list[dict[str, Any]]] = {}
         self.down: set[str] = set()
         self.asked: list[tuple[str, Level, Mapping[str, Any]]] = []

@@ -18,9 +18,10 @@ from archive.services.fetching import FETCH, FROM
 from archive.services.lifecycle import READY, RECEIVED
 from archive.services.orders import Orders
 from archive.services.prefetch import PREFETCH, Rule, Triggers
-from archive.services.priors import Answer, Priors
+from archive.services.priors import Priors
 from archive.services.relevance import Wish
 from archive.services.routing import DELIVER
+from archive.services.samepatient import Answer
 from archive.workers.handing import AT_ONCE, HAND_ON, HandingOn, on_ready
 from archive.workers.prefetch import PAUSES, Cautious, Seeking
 from tests.index.made import arrival
