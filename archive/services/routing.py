@@ -24,7 +24,8 @@ IMAGE, SERIES, STUDY, REPORT = "image", "series", "study", "report"  # triggers
 # PS3.4 B.5: what says in words what was found; not doses, marks of CAD, logs or selections of images.
 REPORTS = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{end}" for end in (
-        "88.11", "88.22", "88.33", "88.34", "88.35",  # Basic Text, Enhanced, Comprehensive, Comprehensive 3D, Extensible SR
+        "88.11", "88.22", "88.33",  # Basic Text, Enhanced, Comprehensive SR
+        "88.34", "88.35",  # Comprehensive 3D, Extensible SR
         "88.75",  # Simplified Adult Echo SR
         "104.1", "104.2",  # Encapsulated PDF, Encapsulated CDA
     )
@@ -71,7 +72,8 @@ class Routing:
         self.series_after = series_after
         self._titles = {target: frozenset(titles(target)) for route in routes for target in route.to}
         self._by_trigger = {
-            trigger: tuple(route for route in routes if route.trigger == trigger) for trigger in (IMAGE, SERIES, STUDY, REPORT)
+            trigger: tuple(route for route in routes if route.trigger == trigger)
+            for trigger in (IMAGE, SERIES, STUDY, REPORT)
         }
 
     def has(self, trigger: str) -> bool:
