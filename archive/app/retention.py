@@ -18,9 +18,10 @@ from archive.index import Index, StoredInstance
 from archive.index.holds import holds
 from archive.index.retention import RetentionRows
 from archive.services.alarms import Raise, nobody
-from archive.services.disposal import Disposal, OldVersions, Rounds
+from archive.services.disposal import Disposal
 from archive.services.doctor import Finding
 from archive.services.retention import Looking, Need, Policy, Rule
+from archive.services.rounds import OldVersions, Rounds
 from archive.services.schedule import Schedule
 from archive.services.steadyclock import SteadyClock
 from archive.services.watermarks import Marks, Watermarks, crossed

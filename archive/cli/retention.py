@@ -15,8 +15,8 @@ from archive.cli.common import Commands, command, configuration, show, show_json
 from archive.config import Config
 from archive.index import Index, Which
 from archive.index.retention import RETIRE, ROOM, RetentionRows
-from archive.services.disposal import progress
 from archive.services.retention import Looking, Verdict
+from archive.services.rounds import progress
 from archive.services.steadyclock import SteadyClock
 from archive.services.watermarks import crossed
 from archive.workers.retention import LONGEST_PAUSE

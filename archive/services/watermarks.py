@@ -18,9 +18,9 @@ from archive.dicom.attributes import Level
 from archive.index import Index
 from archive.index.retention import ROOM, RetentionRows
 from archive.services.alarms import BEGINS, DISK, ERROR, OVER, WARNING, Alarm, Raise, nobody
-from archive.services.disposal import task_for
 from archive.services.placing import MAIN
 from archive.services.retention import Looking, Policy
+from archive.services.rounds import task_for
 from archive.storage.space import Space, space_of
 
 log = logging.getLogger(__name__)

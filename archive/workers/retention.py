@@ -13,8 +13,9 @@ from archive.errors import IndexUnavailable
 from archive.index import Index, Task
 from archive.index.retention import RETIRE, ROOM
 from archive.services.alarms import BEGINS, OVER, TASK, Alarm, Raise, nobody
-from archive.services.disposal import Disposal, OldVersions, Rounds
+from archive.services.disposal import Disposal
 from archive.services.retention import DAY
+from archive.services.rounds import OldVersions, Rounds
 from archive.services.schedule import Schedule
 from archive.services.steadyclock import SteadyClock
 from archive.services.watermarks import Watermarks

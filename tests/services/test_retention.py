@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
 
-from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.rule import parse_rule
-from archive.errors import Conflict, NotThere, OnHold, Unreachable
-from archive.index import Index, NewTask, StoredInstance, open_index
-from archive.index.held import ACCESSION, PATIENT, STUDY, Name
-from archive.index.retention import RETIRE, Bounds, Candidate, RetentionRows
-from archive.services.commit import Committer
-from archive.services.corrections import Corrections, by
-from archive.services.deletion import Deletion, Unlinking
-from archive.services.disposal import ACTOR, Disposal, OldVersions, Rounds, progress, task_for
-from archive.services.holds import Holds, of_accession, of_patient, of_study
+from archive.errors import Conflict
+from archive.index import NewTask
+from archive.index.retention import RETIRE, Bounds, Candidate
+from archive.services.corrections import by
+from archive.services.disposal import ACTOR
 from archive.services.lifecycle import READY
 from archive.services.retention import DAY, DELETE, PURGE, Looking, Need, Policy, Rule
+from archive.services.rounds import Rounds, progress, task_for
 from archive.services.schedule import Schedule
 from archive.services.steadyclock import SteadyClock
-from archive.services.store import Origin, Rules, Store
-from archive.storage.journal import Journal
-from archive.storage.ledger import Ledger
-from archive.storage.local import Volume
-from archive.workers.retention import DOUBTING, Retire
+from archive.workers.retention import DOUBTING
 from tests import builders
-
-EXPLICIT = "1.2.840.10008.1.2.1"
-YEAR = 365.25 * DAY
+from tests.services.retiring import OLD, Site, ct, moment
 
 
 def candidate(**given: Any) -> Candidate:
@@ -44,11 +32,6 @@ def candidate(**given: Any) -> Candidate:
         "state": READY, "instances": 1, "size": 1, "facts": {"Modality": "US"},
     }  # fmt: skip
     return Candidate(**(known | given))
-
-
-def moment(text: str) -> float:
-    return datetime.strptime(text, "%Y%m%d").timestamp()
-
 
 US = Rule("us", parse_rule("Modality = 'US'"), years=7)
 
@@ -99,118 +82,11 @@ def test_what_holds_a_study_up_is_said(study: Candidate, words: str) -> None:
     assert verdict.is_free(moment("20300101")) == (not words)
 
 
-class Answers:
-    """A peer that has some instances, or does not answer."""
-
-    def __init__(self) -> None:
-        self.has: set[str] = set()
-        self.silent = False
-        self.asked = 0
-
-    def missing(self, need: Need, items: Sequence[StoredInstance]) -> set[str]:
-        self.asked += 1
-        if self.silent:
-            raise Unreachable("no answer", need.peer)
-        return {item.sop_instance_uid for item in items} - self.has
-
-
-class Site:
-    """An archive with rules, and everything that carries them out."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.url = url
-        self.now = moment("20260301")
-        self.volume = Volume(folder / "files", reserve=0, clock=lambda: self.now)
-        self.volume.open(expected=False)
-        self.journal = Journal(self.volume.root / "journal", 4 << 20)
-        self.peer = Answers()
-        self.open(url)
-
-    def open(self, url: str) -> None:
-        self.index: Index = open_index(url)
-        self.committer = Committer(volume=self.volume, index=self.index, journal=self.journal)
-        self.committer.recover()
-        self.corrections = Corrections(
-            self.index, Ledger(self.volume.root / "corrections"), lambda: self.now
-        )
-        self.deletion = Deletion(self.index, self.corrections, Ledger(self.volume.root / "deletions"), self.volume)
-        self.unlinking = Unlinking(self.index, {"main": self.volume}, lambda: self.now)
-        self.rows = RetentionRows(self.index.database)
-
-    def store(self, policy: str = "keep") -> Store:
-        rules = Rules(max_instance_size=1 << 20, wanted=HEADER_TAGS, on_duplicate=policy)
-        return Store(
-            volume=self.volume, index=self.index, committer=self.committer, rules=rules, clock=lambda: self.now
-        )
-
-    def put(self, sent: Dataset, *, policy: str = "keep", ready: bool = True) -> str:
-        reception = self.store(policy).receive(Origin("CT1"), sent.SOPClassUID, sent.SOPInstanceUID, EXPLICIT)
-        reception.write(builders.bytes_of(sent))
-        reception.finish()
-        if ready:
-            self.settle()
-        return str(sent.StudyInstanceUID)
-
-    def settle(self) -> None:
-        """All studies are ready, and nobody follows them any more."""
-
-        def work(session: Any) -> None:
-            session.run("UPDATE study SET state = 'ready', arrivals = 0")
-            session.run("DELETE FROM task WHERE kind = 'study'")
-
-        self.index.database.transact(work)
-
-    def worker(self, *rules: Rule, per_day: int = 1000, versions: float | None = None, **options: Any) -> Retire:
-        policy = Policy(rules)
-        clock = lambda: self.now  # noqa: E731
-        disposal = Disposal(
-            self.index, policy, self.deletion, self.peer, per_day=per_day, rate=100_000, clock=clock,
-            sleep=lambda seconds: None,
-        )  # fmt: skip
-        return Retire(
-            self.index, Rounds(self.index, policy, per_day=per_day, clock=clock), disposal,
-            OldVersions(self.index, versions, clock), SteadyClock(self.index, clock),
-            hours=options.get("hours", Schedule()), clock=clock,
-        )  # fmt: skip
-
-    def run(self, *rules: Rule, **options: Any) -> list[str]:
-        """What becomes of studies until there is nothing to do for a while: the reasons of the tasks."""
-        worker = self.worker(*rules, **options)
-        for _ in range(200):
-            if (worker.step() or DAY) > 60:
-                break
-        return [task.reason for task in self.index.tasks(kind=RETIRE)]
-
-    def studies(self) -> set[str]:
-        return {each.study_uid for each in self.index.studies()}
-
-    def files(self) -> int:
-        return len(list((self.volume.root / "objects").rglob("*.dcm")))
-
-    def hold(self, name: Name, why: str = "case 12") -> None:
-        self.holds().hold(name, by("lawyer", why))
-
-    def holds(self) -> Holds:
-        return Holds(self.index, Ledger(self.volume.root / "corrections"), lambda: self.now)
-
-    def close(self) -> None:
-        self.committer.close()
-        self.index.close()
-        self.volume.close()
-
-
 @pytest.fixture
 def site(tmp_path: Path, index_url: str) -> Iterator[Site]:
     made = Site(tmp_path, index_url)
     yield made
     made.close()
-
-
-OLD = Rule("old", parse_rule("Modality = 'CT'"), years=7)
-
-
-def ct(**given: Any) -> Dataset:
-    return builders.ct(**({"StudyDate": "20100301"} | given))
 
 
 def test_a_due_study_goes_with_its_files_and_the_reason_is_kept(site: Site) -> None:
@@ -232,79 +108,6 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(site: Site) -> None:
     assert verdict.is_free(site.now)
     assert (verdict.rule, verdict.due, verdict.then) == ("old", moment("20260301"), DELETE)
     assert site.studies() == {uid}
-
-
-@pytest.mark.parametrize("scope", [STUDY, PATIENT, ACCESSION])
-def test_what_is_held_is_deleted_by_nobody(site: Site, scope: str) -> None:
-    image = ct(AccessionNumber="A1", PatientID="P1")
-    uid = site.put(image)
-    name = {STUDY: of_study(uid), PATIENT: of_patient("P1"), ACCESSION: of_accession("A1")}[scope]
-    site.hold(name)
-    assert site.run(OLD) == []
-    assert "case 12" in site.rows.due(limit=1)[0].why
-    for target in (uid, str(image.SeriesInstanceUID), str(image.SOPInstanceUID)):
-        with pytest.raises(OnHold, match="hold 1 by lawyer: case 12"):
-            site.deletion.delete(target, by("nurse", "bad"))
-    assert site.studies() == {uid}
-    site.holds().release(name, by("lawyer", "case closed"))
-    assert site.holds().holds() == []
-    site.deletion.delete(uid, by("nurse", "bad"))
-    assert site.studies() == set()
-
-
-def test_a_hold_on_a_patient_holds_what_comes_later_and_what_is_moved_away(site: Site) -> None:
-    first = site.put(ct(PatientID="P1"))
-    site.hold(of_patient("P1"))
-    later = site.put(ct(PatientID="P1"))
-    site.put(ct(PatientID="P2"))
-    from archive.index.overlay import Person
-
-    site.corrections.move_studies([first], Person("P2"), by("clerk", "wrong patient"))
-    for uid in (first, later):
-        with pytest.raises(OnHold):
-            site.deletion.delete(uid, by("nurse", "bad"))
-
-
-def test_a_held_object_is_kept_beside_what_takes_its_place(site: Site) -> None:
-    image = ct()
-    uid = site.put(image)
-    site.hold(of_study(uid))
-    image.PatientComments = "another content"
-    site.put(image, policy="replace")
-    assert len(site.index.versions(str(image.SOPInstanceUID))) == 1
-    assert site.files() == 2
-    site.now += 3 * DAY
-    site.run(versions=DAY)
-    assert len(site.index.versions(str(image.SOPInstanceUID))) == 1
-    site.holds().release(of_study(uid), by("lawyer", "case closed"))
-    site.run(versions=DAY)
-    assert site.index.versions(str(image.SOPInstanceUID)) == []
-
-
-def test_a_rebuilt_index_knows_of_holds(site: Site, tmp_path: Path) -> None:
-    uid = site.put(ct())
-    site.hold(of_study(uid))
-    other = site.put(ct(PatientID="P9"))
-    site.hold(of_patient("P9"))
-    site.holds().release_number(2, by("lawyer", "mistake"))
-    site.corrections.undo(3, by("lawyer", "no mistake"))
-    fresh = open_index(f"sqlite:///{tmp_path}/new.db")
-    Corrections(fresh, Ledger(site.volume.root / "corrections"), lambda: site.now).start()
-    found = Holds(fresh, Ledger(site.volume.root / "corrections"), lambda: site.now).holds()
-    assert [(each.number, each.studies) for each in found] == [(1, (uid,)), (2, (other,))]
-    fresh.close()
-
-
-def test_releasing_what_is_held_otherwise_names_that(site: Site) -> None:
-    uid = site.put(ct(PatientID="P1"))
-    with pytest.raises(NotThere):
-        site.holds().release(of_study(uid), by("lawyer", "x"))
-    site.hold(of_patient("P1"))
-    with pytest.raises(Exception, match="release it by its number 1"):
-        site.holds().release(of_study(uid), by("lawyer", "x"))
-    with pytest.raises(NotThere):
-        site.hold(of_patient("P7"))
-
 
 def test_images_that_come_meanwhile_keep_the_study(site: Site) -> None:
     image = ct()
@@ -436,7 +239,7 @@ def test_an_index_that_does_not_know_when_it_was_at_work_asks_its_images(site: S
 
 
 def test_a_round_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archive.services.disposal.SPAN", 2)
+    monkeypatch.setattr("archive.services.rounds.SPAN", 2)
     for number in range(5):
         site.put(ct(PatientID=f"P{number}"))
     rounds = lambda: Rounds(site.index, Policy([OLD]), per_day=1000, clock=lambda: site.now)  # noqa: E731

@@ -15,7 +15,7 @@ from archive.services.holds import of_study
 from archive.services.retention import DAY, PURGE, Policy, Rule
 from archive.services.watermarks import LATEST, SOONEST, Marks, Watermarks, crossed, reserve
 from archive.storage.space import Space, space_of
-from tests.services.test_retention import Site, ct
+from tests.services.retiring import Site, ct
 
 CACHE = Rule("cache", None, years=1, then=PURGE)
 MARKS = Marks(warn=80, purge=90, purge_to=85, refuse=97)
