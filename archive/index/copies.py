@@ -113,10 +113,13 @@ class Copies:
         )
         return [_pair(row) for row in self._read(sql, after, limit)]
 
-    def oldest(self, limit: int) -> list[str]:
-        """Studies that could leave the cache, the one that was not used for longest first."""
-        sql = "SELECT study_instance_uid FROM residence ORDER BY used LIMIT ?"
-        return [str(row[0]) for row in self._read(sql, limit)]
+    def oldest(self, limit: int, after: tuple[float, str] = (0.0, "")) -> list[tuple[float, str]]:
+        """Studies that could leave the cache and when they were used, the one that was not for longest first."""
+        sql = (
+            "SELECT used, study_instance_uid FROM residence WHERE (used, study_instance_uid) > (?, ?)"
+            " ORDER BY used, study_instance_uid LIMIT ?"
+        )
+        return [(float(used), str(uid)) for used, uid in self._read(sql, *after, limit)]
 
     def survey(self, after: int, limit: int) -> tuple[list[str], int | None]:
         """Of the next studies those that have instances in the cache alone, and the id to go on after."""

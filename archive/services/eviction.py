@@ -56,7 +56,7 @@ class Eviction:
         """Evict what the marks ask for. Raises StorageFailed while the cache is not there, IndexUnavailable."""
         self._cache.require()
         excess = self._marks.excess(self._cache.space())
-        if excess <= 0:
+        if excess <= 0 or not any(map(self._is_mounted, self._volumes.keys() - {MAIN})):
             return Evicted()
         if self._index.deletion.waiting():
             self._unlink()  # what is on its way out already
@@ -74,24 +74,22 @@ class Eviction:
 
     def evict(self, wanted: int) -> Evicted:
         """Let at least so many bytes leave the cache, by whole studies, if there are as many."""
-        done = Evicted()
-        tried: set[str] = set()
-        while done.size < wanted:
-            fresh = [uid for uid in self._index.copies.oldest(STUDIES + len(tried)) if uid not in tried]
-            if not fresh:
-                break
-            for uid in fresh:
-                tried.add(uid)
-                if done.size < wanted:
-                    files, size = self.evict_study(uid)
-                    done = Evicted(done.studies + bool(files), done.files + files, done.size + size)
+        done, after = Evicted(), (0.0, "")
+        while page := self._index.copies.oldest(STUDIES, after):
+            for used, uid in page:
+                if done.size >= wanted:
+                    return done
+                files, size = self.evict_study(uid)
+                done = Evicted(done.studies + bool(files), done.files + files, done.size + size)
+                after = used, uid
         return done
 
     def evict_study(self, uid: str) -> tuple[int, int]:
         """Files and bytes of a study that left the cache."""
         files = size = 0
         while pairs := self._index.copies.of_study(uid, TOGETHER):
-            safe = [pair for pair in pairs if self._is_there(pair)]
+            there = {name for name in {pair.copy.volume for pair in pairs} if self._is_mounted(name)}
+            safe = [pair for pair in pairs if pair.copy.volume in there and self._is_seen(pair)]
             gone = self._index.copies.evict(safe)
             files += len(gone)
             size += sum(pair.instance.location.offset + pair.instance.location.size for pair in gone)
@@ -100,13 +98,13 @@ class Eviction:
         self._index.copies.left(uid)
         return files, size
 
-    def _is_there(self, pair: Pair) -> bool:
+    def _is_mounted(self, name: str) -> bool:
+        return name in self._volumes and self._volumes[name].is_there()
+
+    def _is_seen(self, pair: Pair) -> bool:
         """Whether the copy can be seen, whole as far as its length tells."""
-        volume = self._volumes.get(pair.copy.volume)
-        if volume is None or not volume.is_there():
-            return False
         try:
-            status = os.stat(volume.root / pair.copy.path)
+            status = os.stat(self._volumes[pair.copy.volume].root / pair.copy.path)
         except OSError:
             return False
         return status.st_size == pair.copy.offset + pair.copy.size

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from archive.dicom.header import read_header
 from archive.dicom.limits import LIMITS
-from archive.errors import ArchiveError, Damaged
+from archive.errors import ArchiveError, Damaged, StorageFailed
 from archive.index import Index
 from archive.index.extra_fill import Unfilled
 from archive.storage.local import Volume
@@ -43,6 +43,8 @@ class ExtraFill:
     def _values(self, each: Unfilled) -> Mapping[int, str]:
         try:
             return self._read(each)
+        except StorageFailed:
+            raise  # its whole volume is not there: it is read when that is back
         except (ArchiveError, OSError) as error:
             log.warning("instance %s is passed over: %s", each.sop_instance_uid, error)
             return {}
