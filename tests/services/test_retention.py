@@ -33,6 +33,7 @@ def candidate(**given: Any) -> Candidate:
     }  # fmt: skip
     return Candidate(**(known | given))
 
+
 US = Rule("us", parse_rule("Modality = 'US'"), years=7)
 
 
@@ -108,6 +109,7 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(site: Site) -> None:
     assert verdict.is_free(site.now)
     assert (verdict.rule, verdict.due, verdict.then) == ("old", moment("20260301"), DELETE)
     assert site.studies() == {uid}
+
 
 def test_images_that_come_meanwhile_keep_the_study(site: Site) -> None:
     image = ct()
