@@ -160,7 +160,8 @@ def orthanc(folder: Path, **more: Any) -> Iterator[tuple[int, int]]:
 
 
 def _statistics(http: int) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{http}/statistics", timeout=60) as page:
+    address = f"http://127.0.0.1:{http}/statistics"
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=60) as page:
         found: dict[str, Any] = json.load(page)
         return found
     return None

@@ -120,7 +120,7 @@ def test_killed_at_any_step_it_goes_on_where_it_was(index_url: str) -> None:
     bench = Bench(index_url, studies=12, limit=6)
     days = iter(range(12))
     bench.peer.dates = {uid: f"202001{next(days) + 1:02}" for uid in bench.peer.studies}
-    key = bench.begin()
+    key = bench.begin(dated_only=True)
     for _ in range(12):
         bench.run(steps=3)
         bench.restart()
@@ -132,8 +132,8 @@ def test_killed_at_any_step_it_goes_on_where_it_was(index_url: str) -> None:
     assert len(bench.peer.asked) == 12
 
 
-def test_little_is_in_the_queue_at_a_time(index_url: str) -> None:
-    bench = Bench(index_url, studies=AHEAD + 8)
+def test_little_is_in_the_queue_at_a_time(tmp_path: Path) -> None:
+    bench = Bench(f"sqlite:///{tmp_path}/index.db", studies=AHEAD + 8)
     key = bench.begin()
     for _ in range(5):
         bench.carry()
