@@ -99,12 +99,14 @@ def disturb(pair: Pair, threads: Sequence[threading.Thread], times: int, chance:
 
 def settle(pair: Pair) -> int:
     """Compare both ways until nothing waits; how many comparisons that took."""
-    for number in range(1, ENOUGH + 1):
+    number, end = 0, time.monotonic() + PATIENCE
+    while True:
+        number += 1
         wait_until(lambda: not pair.open_tasks(), PATIENCE, lambda: states(pair))
         said = [command(daemon, "sync", "run", "--wait", good=(0, 1))[0] for daemon in pair.daemons]
         if not any(each["waiting"] or each["mended"] or each["cannot"] for each in said):
             return number
-    raise AssertionError(json.dumps(said, indent=1))
+        assert time.monotonic() < end, json.dumps(said, indent=1)
 
 
 def states(pair: Pair) -> str:
@@ -112,9 +114,9 @@ def states(pair: Pair) -> str:
     return "\n".join(f"{daemon.folder.name}: {row}" for daemon in pair.daemons for row in daemon.select(sql))
 
 
-def prepare(folder: Path, count: int, studies: int, size: int = 16) -> list[Path]:
+def prepare(folder: Path, images: int, studies: int, size: int = 16) -> list[Path]:
     """A folder of images for each archive: studies of its own, and a last one of which each gets a part."""
-    share = max(1, count // (2 * studies))
+    share = max(1, images // (2 * studies))
     folders = []
     for side in (0, 1):
         made = [
@@ -225,14 +227,14 @@ def compare_equal(folder: Path, studies: int) -> None:
         pair.close()
 
 
-def with_orthanc(folder: Path, count: int) -> None:
+def with_orthanc(folder: Path, images: int) -> None:
     """Orthanc is kept equal with one archive: by pushing, by pulling, and named where neither may be."""
     with five.orthanc(folder / "orthanc") as (port, http):
         sync = SYNC | {"peer": "SECOND"}
         peers = {"SECOND": {"host": "127.0.0.1", "port": port, "allow": EVERYTHING}}
         here = Daemon(folder / "here", {"ae": {"title": "HERE", "aliases": ["ARCHIVE"]}, "peers": peers} | SOON)
         rest(http, "PUT", "/modalities/here", {"AET": "HERE", "Host": "127.0.0.1", "Port": here.port})
-        ours, theirs = prepare(folder / "in", count, 4)
+        ours, theirs = prepare(folder / "in", images, 4)
         with here:
             five.send(here.port, "SENDER", ours)
             subprocess.run(["storescu", "-R", "-aec", "SECOND", "127.0.0.1", str(port), "+sd", str(theirs)], check=True,
@@ -289,10 +291,10 @@ def main() -> int:
     return 0
 
 
-def kill_both(folder: Path, count: int, kills: int, seed: int) -> int:
+def kill_both(folder: Path, images: int, kills: int, seed: int) -> int:
     pair = Pair(folder)
     try:
-        folders = prepare(folder / "in", count, max(2, count // 100))
+        folders = prepare(folder / "in", images, max(2, images // 100))
         print(run(pair, folders, kills, seed))
         problems = check(pair, folders)
         print(f"{len(pair.uids()[0])} and {len(pair.uids()[1])} images;", problems or "both are equal")
