@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         commands, "import", run, "store the objects of folders, ZIPs and media, or of a peer; goes on where it stopped"
     )
     made.add_argument(
-        "paths", nargs="*", type=Path, metavar="PATH",
+        "paths", nargs="*", metavar="PATH",
         help="a folder, a file, a ZIP, a medium or its DICOMDIR; or status, show, pause, resume, cancel and jobs",
     )  # fmt: skip
     made.add_argument("--from", dest="peer", metavar="AET", help="fetch from this peer what the keys name")
@@ -41,11 +41,11 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    action = str(options.paths[0]) if options.paths else ""
+    action = options.paths[0] if options.paths else ""
     if options.peer:
         return jobs.fetch(options) if not action else _wrong("import takes paths or --from, not both")
     if action in jobs.ACTIONS:  # a folder of that name is ./status
-        return jobs.act(options, action, [str(path) for path in options.paths[1:]])
+        return jobs.act(options, action, options.paths[1:])
     if not action:
         return _wrong("import needs paths, or --from and keys")
     if options.key or options.query:
@@ -60,7 +60,8 @@ def _wrong(words: str) -> int:
 
 def _paths(options: argparse.Namespace) -> int:
     config = configuration(options)
-    missing = [path for path in options.paths if not path.exists()]
+    paths = [Path(path) for path in options.paths]
+    missing = [path for path in paths if not path.exists()]
     if missing:
         warn(f"{missing[0]} does not exist")
         return 2
@@ -68,7 +69,7 @@ def _paths(options: argparse.Namespace) -> int:
     refused: list[Imported] = []
     with Archive(config) as archive:
         work = Import(
-            archive.store, Origin(config.ae.title), options.paths, notes=config.storage.path / "imports",
+            archive.store, Origin(config.ae.title), paths, notes=config.storage.path / "imports",
             use_dicomdir=not options.all_files,
         )  # fmt: skip
         for imported in tqdm(work.run(files := work.files()), total=len(files), unit="file", disable=None):

@@ -189,3 +189,4 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert told("import", "cancel", "1")[0] == 0
     assert told("import", "resume", "1") == (1, "archive: job 1 is cancelled: it cannot resume\n")
     assert told("import", "status")[0] == 0
+    assert told("import", "./status") == (2, "archive: status does not exist\n")  # a folder of that name
