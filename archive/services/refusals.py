@@ -33,7 +33,7 @@ class Refusals:
         if isinstance(error, NotAllowed | Cancelled):
             return
         level = ERROR if isinstance(error, OutOfResources) else WARNING
-        what = "were put aside or refused" if isinstance(error, Conflict) else "refused"
+        what = "put aside or refused" if isinstance(error, Conflict) else "refused"
         about = caller or "an import"
         self._tell(Alarm(STORE, about, f"of {about} {what}", error.comment, noun="object", level=level))
         if isinstance(error, IndexUnavailable):
