@@ -237,9 +237,9 @@ class Index:
         """Entries in the order they came, a page at a time; of one study if it is named."""
         return quarantine.entries(self.database, limit=limit, after=after, study_uid=study_uid)
 
-    def quarantined_instances(self, sop_instance_uid: str) -> list[Quarantined]:
+    def quarantined_instances(self, sop_instance_uid: str, digest: bytes = b"") -> list[Quarantined]:
         """The entries of one SOP Instance UID."""
-        return quarantine.of(self.database, sop_instance_uid)
+        return quarantine.of(self.database, sop_instance_uid, digest)
 
     def count_quarantined(self, source: str = "") -> int:
         """How many objects are in quarantine, of all or of one sender."""

@@ -37,8 +37,11 @@ def entry(database: Database, key: int) -> Quarantined | None:
     return _entry(rows[0]) if rows else None
 
 
-def of(database: Database, sop_instance_uid: str) -> list[Quarantined]:
+def of(database: Database, sop_instance_uid: str, digest: bytes = b"") -> list[Quarantined]:
+    """The entries of a UID; with ``digest`` only those that mention it, which are few however often others came."""
     query = QuarantineRow.select(*_COLUMNS).where(QuarantineRow.sop_instance_uid == possible(sop_instance_uid))
+    if digest:
+        query = query.where(QuarantineRow.arrival.contains(digest.hex()))
     return [_entry(row) for row in database.read(lambda session: session.query(query))]
 
 

@@ -61,7 +61,7 @@ class Quarantine:
     def _known(self, new: NewInstance) -> int:
         """The entry of the very same object from the same sender, if its file is there; 0 for none."""
         digest = new.received_sha256 or new.sha256
-        for entry in self._index.quarantined_instances(new.header.sop_instance_uid):
+        for entry in self._index.quarantined_instances(new.header.sop_instance_uid, digest):
             same = (entry.new.received_sha256 or entry.new.sha256) == digest and entry.new.source == new.source
             if same and self.is_there(entry):
                 return entry.id

@@ -121,6 +121,22 @@ def test_other_content_under_a_known_uid_goes_to_quarantine(site: Site) -> None:
     assert (site.volume.root / entry.path).exists()
 
 
+def test_what_is_refused_again_is_found_among_all_that_was_refused_under_its_uid(site: Site) -> None:
+    """Without reading the others: a sender that errs for days has thousands of them."""
+    first = builders.ct()
+    site.put(first)
+    names = {name: first[name].value for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")}
+    others = [builders.ct(**names, InstanceNumber=number) for number in (7, 8, 9)]
+    for other in [*others, others[1]]:
+        with pytest.raises(Conflict):
+            site.put(other)
+    assert len(site.index.quarantined()) == 3
+    digest = hashlib.sha256(builders.bytes_of(others[1], EXPLICIT)).digest()
+    uid = str(first.SOPInstanceUID)
+    (found,) = site.index.quarantined_instances(uid, digest)
+    assert found.new.sha256 == digest and len(site.index.quarantined_instances(uid)) == 3
+
+
 def test_a_study_never_moves_to_another_patient(begin: Callable[..., Site]) -> None:
     site = begin(on_conflict="reject")
     first = builders.ct(PatientID="A")
