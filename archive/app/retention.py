@@ -19,7 +19,7 @@ from archive.index.holds import holds
 from archive.index.retention import RetentionRows
 from archive.services.alarms import Raise, nobody
 from archive.services.disposal import Disposal
-from archive.services.doctor import Finding
+from archive.services.doctor import Finding, note
 from archive.services.retention import Looking, Need, Policy, Rule
 from archive.services.rounds import OldVersions, Rounds
 from archive.services.schedule import Schedule
@@ -95,12 +95,13 @@ def trouble(index: Index, clock: Clock = time.time) -> Iterator[Finding]:
     for name, since in found.since.items():
         days = (clock() - since) / 86400
         remedy = "more room, or rules of retention that let studies go (archive retention)"
-        yield Finding(f"storage.watermarks.{name}", f"is crossed since {days:.1f} days", remedy)
+        say = note if name == "warn" else Finding
+        yield say(f"storage.watermarks.{name}", f"is crossed since {days:.1f} days", remedy)
 
 
 def marks_of(config: Config) -> Marks:
     found = config.storage.watermarks
-    return Marks(found.warn, found.purge, found.purge_to, found.refuse)
+    return Marks(found.warn, found.purge if config.retention else 0, found.purge_to, found.refuse)
 
 
 def retire(archive: Archive, config: Config) -> Iterable[Worker]:

@@ -118,8 +118,8 @@ class Watermarks:
             self._tell(name, f"the file system of the storage is below storage.watermarks.{name} again", OVER)
 
     def _tell(self, name: str, text: str, state: str) -> None:
-        level = WARNING if name == "warn" else ERROR
-        log.log(logging.INFO if state == OVER else logging.WARNING if level == WARNING else logging.ERROR, "%s", text)
+        level = ERROR if name == "refuse" else WARNING
+        log.log(logging.INFO if state == OVER else logging.ERROR if level == ERROR else logging.WARNING, "%s", text)
         self._raise(Alarm(DISK, f"watermark {name}", text, level=level, state=state))
 
     def _purges(self, found: Crossed, space: Space) -> bool:
