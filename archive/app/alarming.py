@@ -61,7 +61,7 @@ def ended(name: str, how: str) -> Alarm:
 
 
 def add(causes: Causes, config: Config) -> None:
-    """For app/store.py: damage is told, also where a command finds it."""
+    """For app/causes.py: damage is told, also where a command finds it."""
     if config.notify:
         causes.on(DAMAGE, damaged)
 

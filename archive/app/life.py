@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from archive.app.store import Archive, causes
+from archive.app.causes import causes
+from archive.app.store import Archive
 from archive.config import Config
 from archive.index import Index
 from archive.services.lifecycle import Lifecycle, Patience

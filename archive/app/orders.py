@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from archive.app.store import Archive, causes
+from archive.app.causes import causes
+from archive.app.store import Archive
 from archive.config import Config
 from archive.dimse.listener import bind
 from archive.dimse.tls import ServerTLS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from archive.app.causes import causes
 from archive.app.life import lifecycle_of
-from archive.app.store import Archive, causes
+from archive.app.store import Archive
 from archive.config import Config
 from archive.dimse.access import Access
 from archive.dimse.contexts import MPPS

@@ -14,7 +14,7 @@ from archive.workers.handing import on_ready
 
 
 def add(causes: Causes, config: Config) -> None:
-    """For app/store.py: what orders, entries of the worklist and first images ask for."""
+    """For app/causes.py: what orders, entries of the worklist and first images ask for."""
     rules = prefetch_rules(config)
     triggers = Triggers(rules)
     if triggers.has(BY_ORDER, BY_WORKLIST):

@@ -35,7 +35,7 @@ def _titles(config: Config, target: str) -> Collection[str]:
 
 
 def add(causes: Causes, config: Config) -> None:
-    """For app/store.py: what routes want to be done."""
+    """For app/causes.py: what routes want to be done."""
     if not routes_of(config):
         return
     routes = routing(config)

@@ -13,18 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
-from archive.app import (
-    alarming,
-    keeping,
-    matchcauses,
-    messagecauses,
-    noticecauses,
-    prefetchcauses,
-    receiving,
-    routing,
-    steps,
-    volumes,
-)
+from archive.app import receiving
+from archive.app.causes import causes
 from archive.app.space import reserve_of
 from archive.app.volumes import open_volume, open_volumes, tiers_of
 from archive.config import Config
@@ -33,7 +23,6 @@ from archive.errors import ArchiveError, ConfigurationError
 from archive.index import Index, open_index
 from archive.services import placing
 from archive.services.alarms import Line, Raise, nobody
-from archive.services.causes import Causes
 from archive.services.commit import Committer
 from archive.services.corrected import corrections_of
 from archive.services.corrections import FOLDER as CORRECTIONS
@@ -55,12 +44,6 @@ from archive.workers.codec import Codec
 from archive.workers.runner import Runner
 
 log = logging.getLogger(__name__)
-
-# Each part adds what it wants to be done: ``def add(causes, config)`` calls ``causes.on(EVENT, cause)``.
-CAUSES: tuple[Callable[[Causes, Config], None], ...] = (
-    routing.add, keeping.compress_arrivals, steps.add, matchcauses.add,
-    messagecauses.add, noticecauses.add, alarming.add, prefetchcauses.add, volumes.add,
-)  # fmt: skip
 
 INTENTS_ONLY = 1 << 20  # bytes of a journal that holds no objects, only what is about to be renamed
 
@@ -146,14 +129,6 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def causes(config: Config) -> Causes:
-    """Which tasks are caused by what happens, by the rules of ``config``."""
-    found = Causes()
-    for add in CAUSES:
-        add(found, config)
-    return found
 
 
 def rules(config: Config) -> Rules:

@@ -13,8 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from archive.app import Archive
+from archive.app.causes import causes
 from archive.app.receiving import sources
-from archive.app.store import causes, index_of, open_volume, recover
+from archive.app.store import index_of, open_volume, recover
 from archive.app.volumes import known_volumes
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config

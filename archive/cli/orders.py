@@ -14,8 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from archive.app import field_map
+from archive.app.causes import causes
 from archive.app.matching import matching_of
-from archive.app.store import causes, index_of
+from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.cli.corrections import opened
 from archive.config import Config
