@@ -38,7 +38,7 @@ def test_a_few_tries(
     fault: Fault, database: str, forks: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     shared = request.getfixturevalue("cluster") if database == POSTGRESQL and not fault.alone else None
-    tries = fault.few if database == fault.databases[0] else max(1, fault.few // 2)
+    tries = fault.few if database == fault.databases[0] else max(1, fault.few // 4)
     run = Run(fault, tmp_path, forks, database, tries=tries, seconds=SECONDS, shared=shared).go()
     assert run.violations == []
     assert run.tried > 0

@@ -147,7 +147,7 @@ def _integrity(file: Path) -> list[str]:
 
 
 @fault(
-    "D04", "power cut while three peers store", goal="G3", tries=1000, seconds=3000, few=13,
+    "D04", "power cut while three peers store", goal="G3", tries=1000, seconds=3000, few=15,
     databases=(SQLITE, POSTGRESQL), twins=("no sync", "commit not synced", "asynchronous commit@postgresql"),
     proves="a disk that kept only what was synced is what is looked at",
 )  # fmt: skip

@@ -86,7 +86,7 @@ class Killed:
 
 
 @fault(
-    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=40,
+    "D02", "kill -9 at random moments while three peers store", goal="G1", tries=10_000, seconds=3600, few=30,
     databases=BOTH, twins=("answer before commit", "row before file", "no recovery", "no sweep"),
     proves="acknowledged objects, rows without file, files without row and leftovers are seen",
 )  # fmt: skip
@@ -108,7 +108,7 @@ def random_kills(run: Run) -> None:
 
 
 @fault(
-    "D02b", "kill -9 of the serving processes only, while others go on", tries=500, seconds=600, few=64,
+    "D02b", "kill -9 of the serving processes only, while others go on", tries=500, seconds=600, few=88,
     databases=BOTH, twins=("no recovery",), proves="a successor settles what its predecessor left",
 )  # fmt: skip
 def kills_of_processes(run: Run) -> None:
