@@ -113,7 +113,7 @@ def among(session: Session, uids: Collection[str]) -> dict[str, int]:
 
 
 def _any(session: Session) -> bool:
-    return session.row("SELECT 1 FROM hold LIMIT 1") is not None
+    return session.row("SELECT 1 FROM hold WHERE operation > 0 LIMIT 1") is not None
 
 
 def _holding(session: Session, studies: Iterable[Row]) -> dict[str, int]:

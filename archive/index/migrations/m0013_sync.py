@@ -19,8 +19,8 @@ def statements() -> Iterator[str]:
         " details {text} NOT NULL, PRIMARY KEY (run, study_uid))"
     )
     yield (
-        "CREATE TABLE sync_agreed (study_uid {text} NOT NULL, peer {text} NOT NULL, agreed {real} NOT NULL, instances {int} NOT NULL,"
-        " PRIMARY KEY (study_uid, peer))"
+        "CREATE TABLE sync_agreed (study_uid {text} NOT NULL, peer {text} NOT NULL, agreed {real} NOT NULL,"
+        " instances {int} NOT NULL, PRIMARY KEY (study_uid, peer))"
     )
     yield (
         "CREATE TABLE deleted_uid (uid {text} PRIMARY KEY, operation {int} NOT NULL, happened {real} NOT NULL)"
