@@ -22,6 +22,7 @@ from archive.index.migrations import MIGRATIONS, migrate, version
 from archive.index.models import MODELS
 
 CHUNK = 5_000  # rows of one transaction
+PATIENCE = 3600.0  # seconds for a statement: ANALYZE takes minutes, and nobody else waits for it
 
 Progress = Callable[[str, int, int], None]  # table, rows done, rows in all
 
@@ -35,7 +36,7 @@ def copy(source_url: str, target_url: str, progress: Progress | None = None) -> 
     source = _open_source(source_url)
     try:
         before = source.read(_state)
-        target = open_database(target_url)
+        target = open_database(target_url, statement_timeout=PATIENCE)
         try:
             migrate(target)
             _begin(target)
