@@ -112,6 +112,10 @@ class NotTranscodable(ArchiveError):
     """Stored pixels cannot be given in any transfer syntax the receiver accepts."""
 
 
+class NotDeidentified(ArchiveError):
+    """An object that may tell whose it is, for a route on which nothing may."""
+
+
 class Damaged(ArchiveError):
     """A stored file is missing or its bytes are not those that were received."""
 

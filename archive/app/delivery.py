@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from archive.app.routing import conditions, routes_of, routing
+from archive.app.routing import conditions, hooks_for, routes_of, routing
 from archive.app.store import Archive
 from archive.config import Config
 from archive.config.routing import LAYOUT_OF_FOLDERS
@@ -60,8 +60,9 @@ class Reaches:
         proven = any(route.verify == "commitment" for route in routes)
         proof = ByCommitment(destination, archive.index) if proven else ByQuery(destination)
         return PeerReach(
-            destination, archive.retrieve.open, codec, associations=associations, outgoing=archive.outgoing, proof=proof
-        )
+            destination, archive.retrieve.open, codec, associations=associations, outgoing=archive.outgoing,
+            proof=proof, hooks=hooks_for(self._config),
+        )  # fmt: skip
 
     def _folder(self, root: Path) -> FolderReach:
         layouts = {route.name: route.layout or LAYOUT_OF_FOLDERS for route in self._config.routes}
@@ -73,7 +74,7 @@ class Reaches:
 
         return FolderReach(
             root, self._archive.retrieve.open, describer(index, keywords), layout,
-            outgoing=self._archive.outgoing, local_aet=self._config.ae.title,
+            outgoing=self._archive.outgoing, local_aet=self._config.ae.title, hooks=hooks_for(self._config),
         )  # fmt: skip
 
 

@@ -35,6 +35,6 @@ def outgoing(config: Config, clock: Callable[[], float], *others: Source) -> Out
     if not others and not found.on_send:
         return None
     sent = found.sent if found.system is not None else None
-    coerced = [found.coerced] if any(rule.on == "send" for rule in found.rules) else []
+    coerced = [found.coerced] if any(rule.on != "receive" for rule in found.rules) else []
     return Outgoing([*others, *coerced], system=config.ae.title, clock=clock, sent=sent)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .complaints import Complaint
 from .document import Node
 from .kinds import Kind, ListOf, Reading, Scalar, Unfit
-from .routing import RULE
+from .routing import NAME, RULE
 from .schema import option
 from .values import one_of
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from .sections import Config
 
-COERCE_ON = {"receive": "objects that come in, before they are stored", "send": "objects that go out, on their way"}
+COERCE_ON = {
+    "receive": "objects that come in, before they are stored",
+    "send": "objects that go out, on their way",
+    "route": "objects that a route sends which names the rule",
+}
 PROVENANCE_ON = {
     "receive": "who sent the object first, and that it was received",
     "change": "that rules or people changed it",
@@ -158,8 +162,9 @@ ATTRIBUTES = ListOf(ATTRIBUTE)
 class Coerce:
     """One rule."""
 
+    name: str = option(NAME, None, "what routes call it (on: route)", unset="")
     on: str = option(one_of(COERCE_ON), None, "when it is applied", required=True)
-    from_: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who sends (on: send: our own); empty is all")
+    from_: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who sends (on: send or route: our own); empty is all")
     to: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who receives; empty is all")
     match: str = option(RULE, "", "which objects, as they are before any rule; empty is all")
     copy: tuple[Any, ...] = option(Table(SOURCE), {}, "first: attribute: the attribute whose value it takes")
@@ -184,7 +189,7 @@ class Coerce:
             *(Action("regex", target, pattern=made[0], replacement=made[1]) for target, made in self.regex),
             *(Action(kind, target) for kind in ("upper", "lower", "remove") for target in getattr(self, kind)),
         )
-        return CoerceRule(self.on, self.from_, self.to, parse_rule(self.match), actions)
+        return CoerceRule(self.on, self.from_, self.to, parse_rule(self.match), actions, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +208,10 @@ def coercions(config: Config, reading: Reading) -> Iterator[Complaint]:
         key = f"coerce.{position}"
         if not rule.rule().actions:
             yield reading.about(key, "a rule that does nothing", f"one of {', '.join(_actions())} would do")
+        if rule.on == "route" and not rule.name:
+            yield reading.about(key, "a rule for routes that none can name", "a name would do")
         targets = [action.target for action in rule.rule().actions]
-        if rule.on == "send" and any(str(target) == _OURS_ALONE for target in targets):
+        if rule.on != "receive" and any(str(target) == _OURS_ALONE for target in targets):
             problem = f"{_OURS_ALONE} cannot be changed on the way out: the answer of the receiver would name another"
             yield reading.about(key, problem, "leave it out, or change it with on: receive")
         for target, text in rule.set:

@@ -37,6 +37,8 @@ WORDS: dict[str, Mapping[str, str]] = {
     "routes[].priority": routing.PRIORITIES,
     "routes[].transcode": routing.TRANSCODING,
     "routes[].verify": routing.PROOFS,
+    "routes[].deidentify": routing.DEIDENTIFY,
+    "routes[].burned_in": routing.BURNED_IN,
     "sync[].direction": sync.DIRECTIONS,
     "sync[].compare": sync.COMPARES,
     "sync[].mend": sync.MENDS,

@@ -47,6 +47,19 @@ PROOFS = {
     "commitment": "the destination must promise to keep it, by storage commitment",
 }
 
+DEIDENTIFY = {
+    "basic": "the Basic Application Level Confidentiality Profile (PS3.15 E.2)",
+    "retain-dates": "dates and times stay",
+    "shift-dates": "dates move by so many days, the same for all of a patient",
+    "retain-uids": "UIDs stay",
+    "retain-device": "what identifies the equipment stays",
+    "retain-patient-characteristics": "age, sex, size, weight and the like stay",
+}
+BURNED_IN = {
+    "refuse": "fail: Burned In Annotation YES, secondary captures and ultrasound without NO, documents",
+    "send": "are sent: somebody else has made sure",
+}
+
 _RETRY = re.compile(r"\s*(\d+)\s*x\s*([^,\s]+)\s*", re.ASCII)
 _WINDOW = re.compile(r"(?:([a-z,\- ]+?)\s+)?(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
 _FIELD = re.compile(r"\{(\w*)\}")
@@ -147,6 +160,8 @@ RATE = Scalar(
 LAYOUT = Scalar("a relative path with attributes such as {PatientID}/{SOPInstanceUID}.dcm", _layout)
 DELAYS = Scalar("tries and pauses such as 2x1m,3x10m", _delays, _show_delays)
 NAME = Scalar("a name", str.strip)
+KEY = Scalar("a secret text, best as ${NAME}", str.strip, lambda value: "***" if value else "")
+SHORTEST_KEY = 32  # characters: a person cannot remember it, and nobody can find it by trying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +200,13 @@ class Route:
     )
     transcode: str = option(one_of(TRANSCODING), "auto", "what happens to compressed images")
     verify: str = option(one_of(PROOFS), "none", "what proves that an image has arrived")
+    coerce: tuple[str, ...] = option(
+        ListOf(NAME), [], "rules of coerce with on: route, by their names, applied to what this route sends"
+    )
+    deidentify: tuple[str, ...] = option(
+        ListOf(one_of(DEIDENTIFY)), [], "basic, and what of PS3.15 E.3 is wanted besides; empty is off"
+    )
+    burned_in: str = option(one_of(BURNED_IN), "refuse", "images that may show patient data, when de-identifying")
     layout: str | None = option(
         LAYOUT, None, f"names of the files in a folder; {LAYOUT_OF_FOLDERS} if left out", unset=LAYOUT_OF_FOLDERS
     )
@@ -193,6 +215,11 @@ class Route:
     def delays(self) -> tuple[float, ...]:
         """The pauses before each further try."""
         return self.retry.delays if isinstance(self.retry, Retry) else self.retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeidentifySettings:
+    key: str = option(KEY, None, "the secret from which routes that de-identify make pseudonyms", unset="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +247,26 @@ def routes(config: Config, reading: Reading) -> Iterator[Complaint]:
         for target in route.to:
             yield from callable_peer(config, reading, key, target)
             yield from agreeing(said, reading, key, route, target)
+        yield from _hooks(config, reading, key, route)
+
+
+def _hooks(config: Config, reading: Reading, key: str, route: Route) -> Iterator[Complaint]:
+    """The rules that a route names are there, and de-identification is as it can be."""
+    known = {rule.name for rule in config.coerce if rule.on == "route" and rule.name}
+    for name in route.coerce:
+        if name not in known:
+            remedy = f"rules of coerce with on: route: {', '.join(sorted(known)) or 'none'}"
+            yield reading.about(f"{key}.coerce", f"{name!r} is no such rule", remedy)
+    options = set(route.deidentify)
+    if options and "basic" not in options:
+        yield reading.about(f"{key}.deidentify", "options without the profile", "basic and they would do")
+    if {"retain-dates", "shift-dates"} <= options:
+        yield reading.about(f"{key}.deidentify", "dates cannot stay and move", "one of the two would do")
+    if options and len(config.deidentify.key) < SHORTEST_KEY:
+        problem = f"pseudonyms need a secret key of at least {SHORTEST_KEY} characters"
+        yield reading.about(f"{key}.deidentify", problem, "deidentify: {key: ${NAME}} would do")
+    if route.burned_in != "refuse" and not options:
+        yield reading.about(f"{key}.burned_in", "means nothing without deidentify", "leave it out")
 
 
 def callable_peer(

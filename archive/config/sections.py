@@ -25,7 +25,7 @@ from .notify import NotifyRule, Smtp
 from .prefetch import PrefetchRule
 from .receiving import ISSUER, Coerce, Provenance
 from .retention import Deletion, RetentionRule, Watermarks
-from .routing import QueueSettings, Route
+from .routing import DeidentifySettings, QueueSettings, Route
 from .schema import Named, Part, Section, option
 from .studies import Commitment, Studies
 from .sync import Sync
@@ -340,6 +340,7 @@ class Config:
     coerce: tuple[Coerce, ...] = option(ListOf(Section(Coerce)), [], "rules that change objects on their way in or out")
     provenance: Provenance = option(Section(Provenance), {}, "what is written into objects of the way they took")
     routes: tuple[Route, ...] = option(ListOf(Section(Route)), [], "what is sent on to whom")
+    deidentify: DeidentifySettings = option(Section(DeidentifySettings), {}, "how routes de-identify")
     queue: QueueSettings = option(Section(QueueSettings), {}, "how what is to be sent on waits")
     fetch: Fetch = option(Section(Fetch), {}, "how studies are retrieved from peers")
     sync: tuple[Sync, ...] = option(ListOf(Section(Sync)), [], "archives that are kept equal with this one")

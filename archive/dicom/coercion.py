@@ -19,7 +19,7 @@ from archive.dicom.paths import Target, parse_path
 from archive.dicom.peek import Peek, Value
 from archive.dicom.rule import WORDS, Facts, holds
 
-RECEIVE, SEND = "receive", "send"
+RECEIVE, SEND, ROUTE = "receive", "send", "route"
 
 # In the order in which the actions of one rule are done.
 ACTIONS: Mapping[str, str] = {
@@ -52,11 +52,12 @@ class Action:
 class CoerceRule:
     """What is done to which objects."""
 
-    on: str  # RECEIVE or SEND
+    on: str  # RECEIVE, SEND, or ROUTE: by the routes that name it
     senders: tuple[str, ...] = ()  # AE titles, ``*`` and ``?`` for any; none is everybody
     receivers: tuple[str, ...] = ()
     match: Expression | None = None
     actions: tuple[Action, ...] = ()
+    name: str = ""
 
     def concerns(self, on: str, sender: str, receiver: str) -> bool:
         return self.on == on and _fits(self.senders, sender) and _fits(self.receivers, receiver)

@@ -19,6 +19,7 @@ from archive.dimse.tally import Result, Sent
 from archive.errors import Refused
 from archive.index import StoredInstance, Task
 from archive.services.destination import Delivered, Fate
+from archive.services.hooks import Hooks, Parcel
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
 
@@ -37,17 +38,23 @@ class PeerReach:
         associations: int = 0,
         outgoing: Outgoing | None = None,
         proof: ByQuery | ByCommitment | None = None,
+        hooks: Callable[[Task], Hooks | None] = lambda task: None,
     ) -> None:
+        """``hooks`` is what the route of a task does to objects; ``outgoing`` does it."""
         self._destination = destination
         self._open_file = open_file
         self._codec = codec
         self._outgoing = outgoing
+        self._hooks = hooks
         self._proof = proof or ByQuery(destination)
         self._associations = associations or destination.store_associations
 
     def open(self, wake: Callable[[], None]) -> PeerChannel:
-        def sender(association: Association) -> Sender[StoredInstance]:
-            return Sender(association, self._open_file, self._codec, outgoing=self._outgoing)
+        def opened(parcel: Parcel) -> OpenFile:
+            return self._open_file(parcel.instance)
+
+        def sender(association: Association) -> Sender[Parcel]:
+            return Sender(association, opened, self._codec, outgoing=self._outgoing)
 
         destination = self._destination
         lanes = Lanes(
@@ -58,7 +65,7 @@ class PeerReach:
             extra=LOSSLESS if self._codec is not None else (),
             woken=wake,
         )
-        return PeerChannel(lanes)
+        return PeerChannel(lanes, self._hooks)
 
     def probe(self) -> None:
         try:
@@ -77,8 +84,9 @@ class PeerReach:
 class PeerChannel:
     """Associations to one peer, for a burst of images."""
 
-    def __init__(self, lanes: Lanes[StoredInstance]) -> None:
+    def __init__(self, lanes: Lanes[Parcel], hooks: Callable[[Task], Hooks | None] = lambda task: None) -> None:
         self._lanes = lanes
+        self._hooks = hooks
         self._lanes.__enter__()
 
     @property
@@ -90,7 +98,7 @@ class PeerChannel:
         return self._lanes.reason or "the associations ended"
 
     def put(self, items: Sequence[tuple[Task, StoredInstance]]) -> None:
-        self._lanes.put([instance for _, instance in items])
+        self._lanes.put([Parcel(instance, self._hooks(task)) for task, instance in items])
 
     def results(self) -> list[Delivered]:
         return [delivered(sent) for sent in self._lanes.results()]

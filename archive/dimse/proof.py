@@ -1,7 +1,7 @@
 """Proofs that a peer has what it has answered success for: by C-FIND, or by its promise in storage commitment.
 
 Rules that hold here: a peer that cannot be asked, or has not answered in time, raises and proves nothing either way;
-instances are asked for under the UIDs they have here.
+instances are asked for under the UIDs that they were sent with.
 """
 
 from __future__ import annotations

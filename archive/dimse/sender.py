@@ -25,6 +25,7 @@ from archive.dimse.reasons import Aborted
 from archive.dimse.tally import Result, Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
 from archive.errors import ArchiveError, NotTranscodable
+from archive.services.hooks import sent_uid
 from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
 
@@ -197,7 +198,7 @@ class Sender(Generic[I]):
             "MessageID": message_id,
             "Priority": MEDIUM,
             "CommandDataSetType": HAS_DATA,
-            "AffectedSOPInstanceUID": item.sop_instance_uid,
+            "AffectedSOPInstanceUID": sent_uid(item, item.sop_instance_uid),
         }
         if self._originator is not None:
             fields["MoveOriginatorApplicationEntityTitle"] = self._originator.aet

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from archive.dicom import provenance
 from archive.dicom.attributes import HEADER_TAGS
 from archive.dicom.coerce import Change, OriginalAttributes, changed, moment
-from archive.dicom.coercion import RECEIVE, SEND, CoerceRule, coercions
+from archive.dicom.coercion import RECEIVE, ROUTE, SEND, CoerceRule, coercions
 from archive.dicom.elements import Buffer
 from archive.dicom.header import Header, read_header
 from archive.dicom.provenance import Deed, System
@@ -46,7 +46,7 @@ class Changing:
 
     def __post_init__(self) -> None:
         incoming = ON_RECEIVE in self.record or any(rule.on == RECEIVE for rule in self.rules)
-        outgoing = bool({ON_SEND, ON_CHANGE} & set(self.record)) or any(rule.on == SEND for rule in self.rules)
+        outgoing = bool({ON_SEND, ON_CHANGE} & set(self.record)) or any(rule.on != RECEIVE for rule in self.rules)
         object.__setattr__(self, "on_receive", incoming)
         object.__setattr__(self, "on_send", outgoing)
 
@@ -101,6 +101,11 @@ class Changing:
         """A source of Outgoing: what the rules make of an object for its receiver."""
         receiver = subject.receiver
         rules = [rule for rule in self.rules if rule.concerns(SEND, receiver.local_aet, receiver.aet)]
+        for name in subject.hooks.coerce if subject.hooks is not None else ():
+            rules += [
+                rule for rule in self.rules
+                if rule.name == name and rule.concerns(ROUTE, receiver.local_aet, receiver.aet)
+            ]  # fmt: skip
         if not rules:
             return ()
         syntax = subject.file.transfer_syntax or subject.instance.transfer_syntax

@@ -17,6 +17,7 @@ from archive.errors import ArchiveError
 from archive.index import Index, Lane, Settled, State, StoredInstance, Task
 from archive.services.alarms import BEGINS, OVER, ROUTE, Alarm, Raise, nobody
 from archive.services.destination import Channel, Conditions, Delivered, Fate, Reach, again
+from archive.services.hooks import Hooks
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.schedule import chance, pause
 
@@ -29,6 +30,7 @@ GATHER = 0.05  # seconds between two leases, so that images that come one by one
 LEASE = 60.0  # seconds; extended at half time
 PROOF_AFTER = 2.0  # seconds until a destination is asked for what it has answered success for
 DELETED = "deleted before it was sent"
+IDENTIFIED = "not sent: its route was to de-identify it, and does not any more"
 WINDOW_CLOSED = "window closed until"
 
 
@@ -255,8 +257,14 @@ class Delivery:
             self._note(Settled(task.id, State.WAITING, words, opens, counted=False), now)
         elif found is None:
             self._note(Settled(task.id, State.FAILED, DELETED), now)
+        elif task.payload.get("deidentify") and not self._deidentifies(task):
+            self._note(Settled(task.id, State.FAILED, IDENTIFIED), now)
         else:
             self._waiting.append((task, found[0]))
+
+    def _deidentifies(self, task: Task) -> bool:
+        hooks = self._hooks(task)
+        return hooks is not None and hooks.deidentify is not None
 
     def _feed(self, now: float) -> float | None:
         """Hand over what the rate allows; seconds until more may go."""
@@ -273,16 +281,31 @@ class Delivery:
         if rate:
             self._allowance = min(float(rate), self._allowance + rate * max(0.0, now - self._allowed_at))
             self._allowed_at = now
+        later: list[tuple[Task, StoredInstance]] = []
         while self._waiting and (not rate or self._allowance > 0):
             pair = self._waiting.popleft()
+            if self._is_other_sending(pair):
+                later.append(pair)
+                continue
             self._allowance -= pair[1].location.size
             known = self._sent.setdefault(pair[1].sop_instance_uid, [])
             known.append(pair[0])
             if len(known) == 1:  # two tasks for one image are one sending
                 ready.append(pair)
+        self._waiting.extendleft(reversed(later))
         if ready:
             self._channel.put(ready)
+        if len(self._waiting) == len(later):
+            return None  # they wait for a result
         return max(0.01, -self._allowance / rate) if self._waiting and rate else None
+
+    def _is_other_sending(self, pair: tuple[Task, StoredInstance]) -> bool:
+        """Whether the image is under way by a route that does something else to it: one after the other."""
+        tasks = self._sent.get(pair[1].sop_instance_uid, ())
+        return any(self._hooks(task) != self._hooks(pair[0]) for task in tasks)
+
+    def _hooks(self, task: Task) -> Hooks | None:
+        return self._conditions.of(task).hooks
 
     # -- the end --------------------------------------------------------------------------------
 

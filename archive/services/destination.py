@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Protocol
 
 from archive.index import Settled, State, StoredInstance, Task
+from archive.services.hooks import Hooks
 from archive.services.schedule import Schedule, pause
 
 
@@ -92,6 +93,7 @@ class Terms:
     delays: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0, 600.0, 600.0)
     give_up: float = 7 * 86400.0
     verify: bool = False
+    hooks: Hooks | None = None  # what it does to the objects
 
 
 @dataclass(frozen=True, slots=True)

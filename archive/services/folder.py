@@ -14,11 +14,13 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from archive.dicom.coerce import Change
 from archive.dicom.part10 import file_meta
 from archive.dicom.rule import Facts
 from archive.errors import ArchiveError, StorageFailed, Unreachable
 from archive.index import StoredInstance, Task
 from archive.services.destination import Delivered, Fate
+from archive.services.hooks import Hooks, Parcel, as_sent, known_as
 from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
 from archive.services.routing import file_name
@@ -47,8 +49,13 @@ class FolderReach:
         *,
         outgoing: Outgoing | None = None,
         local_aet: str = "",
+        hooks: Callable[[Task], Hooks | None] = lambda task: None,
     ) -> None:
-        """``outgoing`` says what is to be different from the stored file; rules know this receiver as FOLDER."""
+        """``outgoing`` says what is to be different from the stored file; rules know this receiver as FOLDER.
+
+        ``hooks`` is what the route of a task does to objects.
+        """
+        self._hooks = hooks
         self.root = root
         self._outgoing = outgoing
         self._receiver = Receiver(NAME, local_aet)
@@ -81,7 +88,7 @@ class FolderReach:
         for task, instance in items:
             try:
                 known = facts.get(instance.sop_instance_uid, lambda keyword: "")
-                self._write(self.root / file_name(self._layout(task), known), instance, folders)
+                self._write(Parcel(instance, self._hooks(task)), self._layout(task), known, folders)
                 found.append((instance, None))
             except (OSError, ArchiveError) as error:
                 found.append((instance, error))
@@ -92,26 +99,34 @@ class FolderReach:
             return [(instance, failed or error) for instance, failed in found]
         return found
 
-    def _write(self, path: Path, instance: StoredInstance, folders: set[Path]) -> None:
+    def _write(self, parcel: Parcel, layout: str, facts: Facts, folders: set[Path]) -> None:
+        with self._open_file(parcel.instance) as file:
+            changes = self._outgoing.changes(parcel, self._receiver, file) if self._outgoing else ()
+            path = self.root / file_name(layout, known_as(facts, changes))
+            self._write_file(path, parcel, file, changes, folders)
+
+    def _write_file(
+        self, path: Path, parcel: Parcel, file: OpenFile, changes: Sequence[Change], folders: set[Path]
+    ) -> None:
         for folder in (path.parent, *path.parent.parents):
             if folder == self.root or folder.is_dir():
                 break
             folders.add(folder.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.parent / f".{secrets.token_hex(8)}.part"
-        with self._open_file(instance) as file:
-            try:
-                changes = self._outgoing.changes(instance, self._receiver, file) if self._outgoing else ()
-                if self._outgoing is not None and changes:
-                    with mapped(file) as data:
-                        compose(instance, self._outgoing.changed(data, instance.transfer_syntax, changes), part)
-                else:
-                    copy(file, part)
-                part.rename(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    part.unlink(missing_ok=True)
-                raise
+        instance = as_sent(parcel.instance, parcel.hooks)
+        syntax = file.transfer_syntax or instance.transfer_syntax
+        try:
+            if self._outgoing is not None and changes:
+                with mapped(file) as data:
+                    compose(instance, syntax, self._outgoing.changed(data, syntax, changes), part)
+            else:
+                copy(file, part)
+            part.rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
         folders.add(path.parent)
 
 
@@ -167,9 +182,9 @@ def copy(file: OpenFile, part: Path) -> None:
         os.close(fd)
 
 
-def compose(instance: StoredInstance, pieces: Iterable[bytes], part: Path) -> None:
+def compose(instance: StoredInstance, syntax: str, pieces: Iterable[bytes], part: Path) -> None:
     """A new Part-10 file of a data set that goes out otherwise than it is stored, durably."""
-    meta = file_meta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax)
+    meta = file_meta(instance.sop_class_uid, instance.sop_instance_uid, syntax)
     with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb") as file:
         file.write(meta)
         for piece in pieces:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from archive.dicom.coerce import Change, OriginalAttributes, changed, moment
 from archive.dicom.elements import Buffer
+from archive.services.hooks import Changes, Deidentify, Hooks, Parcel, hooks_of
 from archive.services.retrieve import OpenFile
 
 
@@ -47,6 +48,7 @@ class Subject:
     receiver: Receiver
     file: OpenFile
     so_far: Sequence[Change] = ()  # what earlier sources said
+    hooks: Hooks | None = None  # of the route that sends it
 
     @contextmanager
     def mapped(self) -> Iterator[memoryview]:
@@ -79,16 +81,32 @@ class Outgoing:
 
     def changes(self, instance: Sendable, receiver: Receiver, file: OpenFile) -> Sequence[Change]:
         """What is to be different from the file; nothing for most objects."""
+        hooks = hooks_of(instance)
+        instance = instance.instance if isinstance(instance, Parcel) else instance
         found: list[Change] = []
         if self._sources or self._sent:
             for source in self._sources:
-                found += source(Subject(instance, receiver, file, tuple(found)))
+                found += source(Subject(instance, receiver, file, tuple(found), hooks))
             if self._sent is not None:
                 found += self._sent(Subject(instance, receiver, file), bool(found))
+        if hooks is not None and hooks.deidentify is not None:
+            return self._deidentified(instance, file, found, hooks.deidentify)
         return found
+
+    def _deidentified(
+        self, instance: Sendable, file: OpenFile, found: Sequence[Change], wanted: Deidentify
+    ) -> Sequence[Change]:
+        """Read it once from end to end: whose it is, and that nothing can go wrong when it is on its way."""
+        syntax = file.transfer_syntax or instance.transfer_syntax
+        with mapped(file) as data:
+            seen = wanted.by.look(changed(data, syntax, found), syntax)
+        wanted.check(instance.sop_class_uid, seen)
+        return Changes(found, wanted.by, wanted.by.person(seen))
 
     def changed(self, data: Buffer, transfer_syntax: str, changes: Sequence[Change]) -> Iterator[bytes]:
         """The data set as it goes out. Raises NotUnderstood before the first byte."""
+        if isinstance(changes, Changes):
+            return changes.finished(changed(data, transfer_syntax, changes), transfer_syntax)
         original = OriginalAttributes(self._system, moment(self._clock()))
         return changed(data, transfer_syntax, changes, original=original)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from archive.errors import ArchiveError
-from archive.index import Index, Settled, State, Task
+from archive.index import Index, Settled, State, StoredInstance, Task
 from archive.services.destination import Conditions, Reach, again
+from archive.services.hooks import as_sent
 from archive.services.routing import VERIFY
 
 BATCH = 512  # images asked for together
@@ -40,22 +41,27 @@ class Proof:
             return due - now
         tasks = self._index.lease(VERIFY, self._owner, now, seconds=LEASE, limit=BATCH, lane=self.name)
         stored = self._queue.stored([task.payload["sop"] for task in tasks])
-        missing, trouble = set(stored), ""
+        sent = {task.id: self._sent(task, stored) for task in tasks if task.payload["sop"] in stored}
+        asked = {each.sop_instance_uid: each for each in sent.values()}
+        missing, trouble = set(asked), ""
         try:
-            missing = self._reach.missing([found for found, _ in stored.values()])
+            missing = self._reach.missing(list(asked.values()))
         except ArchiveError as error:
             trouble = f"cannot be asked whether it has the image: {error}"
         now = self._clock()
-        self._queue.settle(self._owner, now, [self._judge(task, stored, missing, trouble, now) for task in tasks])
+        self._queue.settle(self._owner, now, [self._judge(task, sent, missing, trouble, now) for task in tasks])
         return 0.0
 
+    def _sent(self, task: Task, stored: Mapping[str, tuple[StoredInstance, float]]) -> StoredInstance:
+        """The image under the UIDs with which its route has sent it."""
+        return as_sent(stored[task.payload["sop"]][0], self._conditions.of(task).hooks)
+
     def _judge(
-        self, task: Task, stored: Mapping[str, object], missing: set[str], trouble: str, now: float
+        self, task: Task, sent: Mapping[int, StoredInstance], missing: set[str], trouble: str, now: float
     ) -> Settled:
-        uid = task.payload["sop"]
-        if uid not in stored:
+        if task.id not in sent:
             return Settled(task.id, State.DONE, "0000 (success), deleted here before it was looked for there")
-        if uid not in missing:
+        if sent[task.id].sop_instance_uid not in missing:
             return Settled(task.id, State.DONE, f"0000 (success), {self._reach.proof}")
         terms = self._conditions.of(task)
         if trouble and now - task.created < terms.give_up:

@@ -45,6 +45,7 @@ class Route:
     to: tuple[str, ...]
     stop: bool = False
     priority: int = 0
+    deidentify: bool = False  # whatever becomes of the route, its objects do not go out otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Routing:
                 yield delivery(
                     event.sop_instance_uid, event.study_uid, target, event.when,
                     route=decision.route.name, priority=decision.route.priority,
+                    deidentify=decision.route.deidentify,
                 )  # fmt: skip
         if self.has(SERIES):
             payload = {"trigger": SERIES, "study": event.study_uid, "series": event.series_uid}
@@ -131,11 +133,13 @@ class Routing:
 
 def delivery(
     sop_instance_uid: str, study_uid: str, target: str, received: float, *, route: str = "", by: str = "",
-    priority: int = 0,
+    priority: int = 0, deidentify: bool = False,
 ) -> NewTask:  # fmt: skip
     """The task to send one object, which came at ``received``, to one destination: for a route, or ``by`` somebody."""
     payload = {"sop": sop_instance_uid, "at": received}
     payload |= {"route": route} if route else {"by": by}
+    if deidentify:
+        payload["deidentify"] = True
     return NewTask(DELIVER, payload, 0.0, target, study_uid, priority)
 
 

@@ -87,6 +87,7 @@ class Router:
                         yield delivery(
                             each.instance.sop_instance_uid, study_uid, target, each.received,
                             route=decision.route.name, priority=decision.route.priority,
+                            deidentify=decision.route.deidentify,
                         )  # fmt: skip
 
     def close(self) -> None:

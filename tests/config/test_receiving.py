@@ -72,5 +72,5 @@ def test_the_identity_of_an_object_stays_on_the_way_out(configured: Configured) 
 
 
 def test_a_rule_says_when_it_is_applied(configured: Configured) -> None:
-    with pytest.raises(Complaints, match="coerce.0: on is missing; add on: receive or send"):
+    with pytest.raises(Complaints, match="coerce.0: on is missing; add on: one of receive, send, route"):
         configured("coerce: [{upper: [PatientID]}]\n")
