@@ -10,15 +10,17 @@ from datetime import datetime
 from typing import Any
 
 from archive import log
+from archive.cli.commands import COMMANDS
 from archive.config import Config, find_file, load
 
 Commands = Any  # argparse's type for a group of sub-parsers has no public name
 
 
 def command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = True
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str = "", *, as_json: bool = True
 ) -> argparse.ArgumentParser:
-    """A sub-parser with the options that every command has."""
+    """A sub-parser with the options that every command has; ``text`` is for those below a command."""
+    text = text or COMMANDS[name].text
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     made.set_defaults(run=run)
     made.add_argument(
