@@ -9,9 +9,7 @@ from archive.config import Complaints, display, find_file, load, ports_in_use
 
 
 def add(commands: Commands) -> None:
-    made = command(
-        commands, "check-config", check, "say whether the configuration can be used, and what is wrong with it"
-    )
+    made = command(commands, "check-config", check)
     made.add_argument("--show", action="store_true", help="print the whole configuration as it is understood")
     made.add_argument("--insecure", action="store_true", help="as for serve")
     made.add_argument("--running", action="store_true", help="the daemon is running: do not try its ports")

@@ -26,7 +26,7 @@ HEAD = 1 << 16
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "coerce", run, "show what the rules of coercion would change in files")
+    made = command(commands, "coerce", run)
     made.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a DICOM file")
     made.add_argument("--dry-run", action="store_true", required=True, help="say it and change nothing")
     made.add_argument("--from", dest="sender", default="", metavar="AET", help="as if this AE had sent it")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from archive.app.store import index_of, open_volume
+from archive.cli.commands import COMMANDS
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, when
 from archive.dicom.attributes import Level
 from archive.errors import NotPossible
@@ -32,7 +33,7 @@ Act = Callable[[Corrections, argparse.Namespace, By], Operation | None]
 
 def add(commands: Commands) -> None:
     group = commands.add_parser(
-        "corrections", help="merge, link, split, move and edit what was received; list and undo it",
+        "corrections", help=COMMANDS["corrections"].text,
         description="Correct what was received. Files stay as they are; what is found and sent is what is right.",
     )  # fmt: skip
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -17,7 +17,7 @@ from archive.services.deletion import Deleted
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "delete", run, "delete studies, series or instances for good; the files follow by and by")
+    made = command(commands, "delete", run)
     made.add_argument("uids", nargs="+", metavar="UID", help="of a study, a series or an instance")
     made.add_argument("--yes", action="store_true", help="do not ask")
     made.add_argument("--reason", default="no reason given", metavar="TEXT", help="why; kept in the journal")

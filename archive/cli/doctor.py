@@ -16,8 +16,7 @@ DEADLINE = 30.0  # seconds for all peers together: three answers of the slowest 
 
 
 def add(commands: Commands) -> None:
-    text = "say what is wrong with a caller, a destination, or the whole, and what would do"
-    made = command(commands, "doctor", run, text)
+    made = command(commands, "doctor", run)
     made.add_argument("aet", nargs="?", default="", metavar="AET", help="an AE title; without it everything")
     made.add_argument("--since", metavar="TIME", default="7d", help="what was before is past: 2h, 3d (7d)")
     made.add_argument("--deadline", metavar="SECONDS", type=float, default=DEADLINE, help="for all answers (30)")

@@ -10,8 +10,9 @@ from pathlib import Path
 from pydicom.uid import UID
 from tqdm import tqdm
 
-from archive.app import Archive, receiving
+from archive.app import receiving
 from archive.app.delivery import describer
+from archive.app.store import Archive
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.cli.remote import LEVELS, ROOTS, identifier, keys
 from archive.cli.sending import PIECE, selected
@@ -35,7 +36,7 @@ SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE, **COMPRESS
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "export", run, "write stored objects into a folder or a ZIP, with a DICOMDIR if wanted")
+    made = command(commands, "export", run)
     made.add_argument("uid", nargs="*", metavar="UID", help="of studies, series or instances; or use --from-query")
     made.add_argument("--to", type=Path, required=True, metavar="DIR|FILE.zip", help="a folder, or a ZIP to be made")
     made.add_argument("--dicomdir", action="store_true", help="names of a medium, and a DICOMDIR that lists them")

@@ -12,10 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from archive.app import Archive
 from archive.app.causes import causes
 from archive.app.receiving import sources
-from archive.app.store import index_of, open_volume, recover
+from archive.app.store import Archive, index_of, open_volume, recover
 from archive.app.volumes import known_volumes
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config
@@ -30,7 +29,7 @@ from archive.storage.local import Volume
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "fsck", run, "say where index and files disagree; exit status 1 if something stays wrong")
+    made = command(commands, "fsck", run)
     made.add_argument("--digest", action="store_true", help="read every file again and compare its SHA-256")
     made.add_argument(
         "--repair", nargs="?", const="adopt", choices=("adopt", "aside"), default="",

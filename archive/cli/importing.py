@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from archive.app import Archive
+from archive.app.store import Archive
 from archive.cli import jobs
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.index import Outcome
@@ -20,9 +20,7 @@ from archive.services.store import Origin
 
 
 def add(commands: Commands) -> None:
-    made = command(
-        commands, "import", run, "store the objects of folders, ZIPs and media, or of a peer; goes on where it stopped"
-    )
+    made = command(commands, "import", run)
     made.add_argument(
         "paths", nargs="*", metavar="PATH",
         help="a folder, a file, a ZIP, a medium or its DICOMDIR; or status, show, pause, resume, cancel and jobs",

@@ -16,7 +16,7 @@ from archive.index.copying import copy
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "index", run, "copy a whole index from one database to another; stop the daemon before")
+    made = command(commands, "index", run)
     made.add_argument("action", choices=("copy",))
     made.add_argument("source", metavar="SRC", help="where it is: sqlite:///path or postgresql://user@host/database")
     made.add_argument("target", metavar="DST", help="where it goes: an empty database, or a new file")

@@ -36,7 +36,7 @@ ACTIONS = ("status", "show", "cancel", "pause", "resume")
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "migrate", migrate, "fetch all that another archive has and this one has not")
+    made = command(commands, "migrate", migrate)
     made.add_argument("--from", dest="peer", metavar="AET", required=True, help="the peer")
     made.add_argument("--since", metavar="DATE", help="studies since this date (2020-01-31)")
     made.add_argument("--until", metavar="DATE", help="studies until this date, which is included")

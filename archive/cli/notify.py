@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from archive.app import notify
+from archive.cli.commands import COMMANDS
 from archive.cli.common import Commands, command, configuration, show, warn
 from archive.config import Config
 from archive.config.notify import NotifyRule
@@ -16,7 +17,7 @@ TITLES = {"name": "NAME", "to": "TO", "sent": "SENT", "said": "WHAT HAPPENED"}
 
 
 def add(commands: Commands) -> None:
-    made = commands.add_parser("notify", help="notifications: send a test")
+    made = commands.add_parser("notify", help=COMMANDS["notify"].text)
     inner = made.add_subparsers(dest="what", required=True, metavar="WHAT")
     tested = command(inner, "test", test, "send a test message to those who are notified, and say what happened")
     tested.add_argument("name", nargs="?", metavar="NAME", help="one of them, by its name in the configuration")

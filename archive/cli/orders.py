@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from archive.app import field_map
 from archive.app.causes import causes
 from archive.app.matching import matching_of
+from archive.app.orders import field_map
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.cli.corrections import opened
@@ -67,7 +67,7 @@ MESSAGES = {
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "orders", orders, "list orders and the HL7 messages that brought them")
+    made = command(commands, "orders", orders)
     made.add_argument(
         "action",
         nargs="?",
@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
         words = f"only those with this {name.replace('-', ' ')}"
         made.add_argument(f"--{name}", default="", metavar="TEXT", help=words)
     made.add_argument("--limit", type=int, default=50, help="how many (50)")
-    made = command(commands, "worklist", worklist, "list what modalities see, or import worklist files")
+    made = command(commands, "worklist", worklist)
     made.add_argument("action", nargs="?", choices=["list", "import"], default="list", help="list is the default")
     made.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="for import: a folder of worklist files")
     made.add_argument("--station", action="append", default=[], metavar="AET", help="only steps of this station")

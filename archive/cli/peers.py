@@ -25,7 +25,7 @@ USUAL = "echo,store"
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "peers", run, "list peers and unknown callers; add a peer, or promote a caller to one")
+    made = command(commands, "peers", run)
     made.add_argument("action", nargs="?", choices=("list", "add", "promote"), default="list")
     made.add_argument("aet", nargs="?", metavar="AET", help="the peer's AE title")
     made.add_argument("--host", help="its address, network or name; for promote the address it called from")

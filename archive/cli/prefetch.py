@@ -22,7 +22,7 @@ TITLES = ("study", "date", "modality", "from", "points", "outcome", "why")
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "prefetch", run, "list the rules of prefetch; say which priors they would fetch, and why")
+    made = command(commands, "prefetch", run)
     made.add_argument("action", nargs="?", choices=("list", "test"), default="list")
     made.add_argument(
         "what", nargs="?", metavar="ORDER", help="for test: an accession, placer's or filler's number, or a study's UID"

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archive.app import Archive, receiving
-from archive.app.store import index_of
+from archive.app import receiving
+from archive.app.store import Archive, index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
 from archive.dicom.dictionary import keyword_of
 from archive.errors import ArchiveError
@@ -28,7 +28,7 @@ TITLES = {
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "quarantine", run, "list, show, release or discard what was refused and kept aside")
+    made = command(commands, "quarantine", run)
     made.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="what to do (list)")
     made.add_argument("ids", nargs="*", type=int, metavar="ID", help="entries by their number")
     made.add_argument("--study", default="", metavar="UID", help="all entries of a study")

@@ -33,7 +33,7 @@ SEEN = (*LANES, CHECK, REPORT, PREFETCH, HAND_ON)  # without --kind: what goes t
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "queue", run, "list what waits, runs, was sent or has failed; try again, cancel, pause")
+    made = command(commands, "queue", run)
     made.add_argument("action", nargs="?", choices=tuple(ACTIONS), default="list", help="what to do (list)")
     made.add_argument(
         "what", nargs="*", metavar="WHAT", help="ids of tasks; for pause and resume a destination, or from:PEER"

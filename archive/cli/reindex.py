@@ -22,7 +22,7 @@ from archive.workers.reading import in_processes
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "reindex", run, "rebuild the index from the files alone; the daemon must not run")
+    made = command(commands, "reindex", run)
     made.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     made.add_argument(
         "--processes", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="how many read files at a time"

@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from archive.app import Archive, destinations
+from archive.app.acceptor import destinations
+from archive.app.store import Archive
 from archive.cli.common import Commands, command, configuration, show_json, show_table, warn
 from archive.config import Config
 from archive.dicom.attributes import Level
@@ -39,13 +40,13 @@ US = Caller("archive")
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "echo", echo, "C-ECHO: does a peer answer?")
+    made = command(commands, "echo", echo)
     _where(made, "peer", nargs="?")
-    made = command(commands, "find", find, "C-FIND at a peer, or a search of the archive's own index")
+    made = command(commands, "find", find)
     made.add_argument("--peer", metavar="AET", help="whom to ask; without it the own index is searched")
     what(made)
     made.add_argument("--limit", type=int, default=0, help="stop after so many answers")
-    made = command(commands, "retrieve", retrieve, "have a peer send objects here, by C-MOVE or C-GET")
+    made = command(commands, "retrieve", retrieve)
     made.add_argument("--from", dest="peer", metavar="AET", required=True, help="the peer")
     made.add_argument("--get", action="store_true", help="by C-GET; else by C-MOVE to the running daemon")
     what(made)

@@ -27,9 +27,7 @@ HISTORY = {"finished": "when", "study_uid": "study", "state": "state", "reason":
 
 
 def add(commands: Commands) -> None:
-    made = command(
-        commands, "retention", retention, "say how long studies are kept, and why; delete what rules let go"
-    )
+    made = command(commands, "retention", retention)
     made.add_argument(
         "action", choices=tuple(ACTIONS), nargs="?", default="status",
         help="test: which rule decides, when studies are due and what holds them up; run: look at all and"

@@ -19,7 +19,7 @@ LIST = {"name": "name", "trigger": "trigger", "match": "match", "to": "to", "sto
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "routes", run, "list the routes; say what they would do with a study, or with past days")
+    made = command(commands, "routes", run)
     made.add_argument("action", nargs="?", choices=("list", "test"), default="list")
     made.add_argument("study", nargs="?", metavar="STUDY", help="for test: a Study Instance UID")
     made.add_argument("--replay", metavar="TIME", help="for test: all that came since, e.g. 30d or 2026-01-31")

@@ -10,7 +10,7 @@ from itertools import islice
 
 from tqdm import tqdm
 
-from archive.app import Archive
+from archive.app.store import Archive
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.cli.remote import ROOTS, destination, identifier, keys, what
 from archive.cli.status import answers
@@ -32,7 +32,7 @@ LOOK = 0.5  # seconds between two looks at the progress
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "send", send, "send stored objects to a destination, through the daemon's queue")
+    made = command(commands, "send", send)
     made.add_argument("uid", nargs="*", metavar="UID", help="of studies, series or instances; or use -k")
     made.add_argument("--to", dest="peer", metavar="DESTINATION", required=True, help="a peer, or folder:/path")
     made.add_argument("--now", action="store_true", help="by this command itself, at once")

@@ -8,7 +8,13 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-from archive import app, log
+from archive import log
+from archive.app.acceptor import Acceptor, Main, open_sockets, rows_of_census
+from archive.app.alarming import ended
+from archive.app.background import Background
+from archive.app.notify import Notifier
+from archive.app.orders import open_hl7_sockets
+from archive.app.store import recover
 from archive.cli.common import Commands, command
 from archive.config import Complaints, Config, find_file, load, needs_restart
 from archive.dimse.census import Census
@@ -20,9 +26,7 @@ LOG = logging.getLogger("archive.serve")
 
 
 def add(commands: Commands) -> None:
-    made = command(
-        commands, "serve", serve, "run the archive until SIGTERM; SIGHUP reloads peers and rules", as_json=False
-    )
+    made = command(commands, "serve", serve, as_json=False)
     made.add_argument(
         "--insecure",
         action="store_true",
@@ -87,13 +91,13 @@ def serve(options: argparse.Namespace) -> int:
     config = settings.config
     log.configure(config.log.level)
     _say_warnings(config)
-    sockets, hl7_sockets = app.open_sockets(config), app.open_hl7_sockets(config)
-    if run_alone(lambda: app.recover(config)) != 0:
+    sockets, hl7_sockets = open_sockets(config), open_hl7_sockets(config)
+    if run_alone(lambda: recover(config)) != 0:
         LOG.error("the store could not be opened, see above")
         return 1
     line = Line()
     line.wanted = bool(config.notify)
-    census = Census(config.processes, app.rows_of_census(config))
+    census = Census(config.processes, rows_of_census(config))
     relay = Relay(config.processes, len(sockets)) if config.processes > 1 else None
     children = [
         (f"acceptor-{number}", _acceptor(settings, sockets, census, number, relay, line))
@@ -102,7 +106,7 @@ def serve(options: argparse.Namespace) -> int:
     children.append(("background", _background(settings, hl7_sockets, line)))
     _say_listening(config, sockets)
     _say_messages(hl7_sockets)
-    supervisor = Supervisor(children, settings.reload, died=lambda name, how: line.raise_alarm(app.ended(name, how)))
+    supervisor = Supervisor(children, settings.reload, died=lambda name, how: line.raise_alarm(ended(name, how)))
     settings.reloaded = lambda new: _tell(supervisor, settings, line, new)
     settings.reloaded(config)
     status = supervisor.run()
@@ -112,19 +116,19 @@ def serve(options: argparse.Namespace) -> int:
 
 def _acceptor(
     settings: Settings, sockets: list[socket.socket], census: Census, number: int, relay: Relay | None, line: Line
-) -> app.Main:
-    return lambda ready: app.Acceptor(settings.config, sockets, census, number, relay, line).run(ready, settings.again)
+) -> Main:
+    return lambda ready: Acceptor(settings.config, sockets, census, number, relay, line).run(ready, settings.again)
 
 
-def _background(settings: Settings, sockets: list[socket.socket | None], line: Line) -> app.Main:
-    return lambda ready: app.Background(settings.config, sockets, line).run(ready, settings.again)
+def _background(settings: Settings, sockets: list[socket.socket | None], line: Line) -> Main:
+    return lambda ready: Background(settings.config, sockets, line).run(ready, settings.again)
 
 
 def _tell(supervisor: Supervisor, settings: Settings, line: Line, config: Config) -> None:
     """A process that tells people, as soon as there is somebody to be told."""
     line.wanted = bool(config.notify)
     if config.notify:
-        supervisor.add("notifier", lambda ready: app.Notifier(settings.config, line).run(ready, settings.again))
+        supervisor.add("notifier", lambda ready: Notifier(settings.config, line).run(ready, settings.again))
 
 
 def _say_warnings(config: Config) -> None:

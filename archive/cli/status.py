@@ -28,7 +28,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def add(commands: Commands) -> None:
-    command(commands, "status", status, "say how much there is, how much room is left, and whether the daemon answers")
+    command(commands, "status", status)
 
 
 def status(options: argparse.Namespace) -> int:

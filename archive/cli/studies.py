@@ -32,9 +32,7 @@ HISTORY = {"since": "since", "state": "state", "instances": "instances", "cause"
 
 
 def add(commands: Commands) -> None:
-    made = command(
-        commands, "studies", studies, "list the studies, the newest first; show one; say that nothing more will come"
-    )
+    made = command(commands, "studies", studies)
     words = "list them (the default), show one, say what one is, hold (nobody deletes it), release, or list the holds"
     choices = ("list", "show", *SAID, "hold", "release", "holds")
     made.add_argument("action", nargs="?", choices=choices, default="list", help=words)

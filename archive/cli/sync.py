@@ -25,7 +25,7 @@ LOOK = 0.5  # seconds between two looks whether it is at its end
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "sync", run, "compare with archives that are kept equal; say what was found the last time")
+    made = command(commands, "sync", run)
     made.add_argument("action", nargs="?", choices=("list", "run", "report"), default="list", help="what to do (list)")
     made.add_argument("name", nargs="?", metavar="NAME", help="of a sync; all if left out")
     made.add_argument("--dry-run", action="store_true", help="for run: mend nothing")
