@@ -2,21 +2,37 @@
 
 Rules that hold here: a class says what happened, never how a protocol spells it (each edge owns
 one table from these classes to its status codes); ``comment`` is fit for a peer, at most 64
-characters and without patient data (PS3.7 annex C, Error Comment); ``temporary`` decides a retry.
+characters and without patient data (PS3.7 annex C, Error Comment); ``temporary`` decides a retry;
+what a peer says in its own words may name a patient: it stands behind SAYING, and stays out of logs.
 """
 
 from __future__ import annotations
 
 COMMENT_LENGTH = 64  # VR LO, PS3.5 table 6.2-1
+SAYING = ", saying: "
+
+
+def saying(what: str, words: str) -> str:
+    """What a peer answered, and behind it its own words, if it gave any."""
+    return f"{what}{SAYING}{words}" if words else what
+
+
+def for_log(reason: str) -> str:
+    """A reason without the words of a peer: for logs and alarms."""
+    return reason.partition(SAYING)[0]
 
 
 class ArchiveError(Exception):
-    """Base of all: ``str(error)`` is for the log, ``error.comment`` for the peer."""
+    """Base of all: ``str(error)`` is for the log, ``error.comment`` for the peer.
+
+    ``error.reason`` has the words of a peer as well: for the task that failed, and for whoever asked.
+    """
 
     temporary = False
 
     def __init__(self, comment: str, detail: str = "") -> None:
-        super().__init__(f"{comment}: {detail}" if detail else comment)
+        self.reason = f"{comment}: {detail}" if detail else comment
+        super().__init__(for_log(self.reason))
         self.comment = comment[:COMMENT_LENGTH]
 
 

@@ -1,7 +1,7 @@
 """Where alarms come from, beside refused objects: tasks that failed, damage, the index, certificates, processes.
 
 Rules that hold here: what a transaction causes is a task of it (damage), so that it is told whoever found it; the rest
-is raised by who sees it; nothing here waits.
+is raised by who sees it; what a peer said in its own words stays with the task; nothing here waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from archive.config import Config, certificates
-from archive.errors import IndexUnavailable
+from archive.errors import IndexUnavailable, for_log
 from archive.index import Index, NewTask, Task, Wakes
 from archive.index.commitment_tasks import CHECK, REPORT
 from archive.services import alarms, compression, routing
@@ -47,7 +47,7 @@ def failed(tell: Raise) -> Callable[[str, str, str, int], None]:
     def one(kind: str, lane: str, reason: str, number: int) -> None:
         on, noun, text = FAILED.get(kind, (alarms.TASK, f"task '{kind}'", "failed"))
         about = lane if "{}" in text else kind  # other lanes are UIDs, each of which would be a line
-        tell(Alarm(on, about, text.format(lane), reason, noun=noun, count=number))
+        tell(Alarm(on, about, text.format(lane), for_log(reason), noun=noun, count=number))
 
     return one
 

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"archive: {error}", file=sys.stderr)
         return WRONG_USAGE
     except ArchiveError as error:
-        print(f"archive: {error}", file=sys.stderr)
+        print(f"archive: {error.reason}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
         # The reader of our output went away (`archive find | head`).

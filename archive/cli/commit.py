@@ -135,7 +135,7 @@ def _request(
 def _refused(asking: Asking, keys: Sequence[int], error: ArchiveError) -> None:
     """The last request was not taken; those before it are answered by themselves."""
     if keys:
-        asking.refused(keys[-1], str(error))
+        asking.refused(keys[-1], error.reason)
 
 
 def _report(options: argparse.Namespace, asking: Asking, keys: Sequence[int]) -> int:

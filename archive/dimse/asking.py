@@ -24,7 +24,7 @@ from archive.dimse.server import perform, respond
 from archive.dimse.session import Done, Session, caller_of
 from archive.dimse.statuses import Service
 from archive.dimse.wire import HAS_DATA, Field, encode_command
-from archive.errors import Refused, Unreachable
+from archive.errors import Refused, Unreachable, saying
 from archive.index import Wakes
 from archive.services.commitment import Asking
 
@@ -140,5 +140,4 @@ def wait_elsewhere(wakes: Wakes, settled: Callable[[], bool], patience: float) -
 def _check(message: Message) -> None:
     command = message.command
     if command.status != statuses.SUCCESS and not statuses.is_warning(command.status):
-        comment = f": {command.comment}" if command.comment else ""
-        raise Refused("N-ACTION refused", statuses.meaning(command.status) + comment)
+        raise Refused("N-ACTION refused", saying(statuses.meaning(command.status), command.comment))

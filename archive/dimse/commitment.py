@@ -127,7 +127,7 @@ class AskCommitment:
         """The background goes on at once: it calls the peer, or knows that it must not."""
         LOG.warning("%s commitment %s is not reported here: %s", session.caller.aet, taken.transaction, error)
         now = self._keeping.clock()
-        self._commitment.transactions.put_off(taken.id, task, self._keeping.owner, now, str(error))
+        self._commitment.transactions.put_off(taken.id, task, self._keeping.owner, now, error.reason)
 
 
 class Beating:

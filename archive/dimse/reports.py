@@ -21,7 +21,7 @@ from archive.dimse.negotiation import Context
 from archive.dimse.planning import Proposal
 from archive.dimse.reasons import Ended
 from archive.dimse.wire import HAS_DATA, Field, encode_command
-from archive.errors import ArchiveError, NotDelivered, Refused, Unreachable
+from archive.errors import ArchiveError, NotDelivered, Refused, Unreachable, saying
 from archive.index.commitments import Transaction
 
 AS_SCP = {COMMITMENT: (False, True)}
@@ -109,5 +109,4 @@ def _judged(message: Message) -> ArchiveError | None:
     command = message.command
     if command.status == statuses.SUCCESS or statuses.is_warning(command.status):
         return None
-    comment = f": {command.comment}" if command.comment else ""
-    return NotDelivered("peer refused the report", statuses.meaning(command.status) + comment)
+    return NotDelivered("peer refused the report", saying(statuses.meaning(command.status), command.comment))

@@ -35,7 +35,7 @@ from archive.dimse.session import Session, caller_of
 from archive.dimse.store import StoreObject
 from archive.dimse.tally import Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
-from archive.errors import Refused, Unreachable
+from archive.errors import Refused, Unreachable, saying
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
 
@@ -323,7 +323,7 @@ def _check(command: Command, what: str) -> None:
 
 
 def _words(command: Command) -> str:
-    return statuses.meaning(command.status) + (f": {command.comment}" if command.comment else "")
+    return saying(statuses.meaning(command.status), command.comment)
 
 
 def _retrieved(message: Message, what: str) -> Retrieved:

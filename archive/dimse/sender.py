@@ -24,7 +24,7 @@ from archive.dimse.planning import UNCOMPRESSED, Routes
 from archive.dimse.reasons import Aborted
 from archive.dimse.tally import Result, Sent
 from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
-from archive.errors import ArchiveError, NotTranscodable
+from archive.errors import ArchiveError, NotTranscodable, saying
 from archive.services.hooks import sent_uid
 from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
@@ -225,7 +225,7 @@ def sent(item: Item, response: Command) -> Sent:
     if status in (statuses.SUCCESS, statuses.DUPLICATE_INSTANCE):
         return Sent(item.sop_instance_uid, Result.SENT, status)
     result = Result.WARNING if statuses.is_warning(status) else Result.FAILED
-    reason = f"receiver answered {statuses.meaning(status)}" + (f": {words}" if words else "")
+    reason = saying(f"receiver answered {statuses.meaning(status)}", words)
     return Sent(item.sop_instance_uid, result, status, reason, temporary=statuses.may_pass(status))
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from archive.dicom.uids import EXPLICIT_BIG, IMPLICIT_LITTLE
 from archive.dimse import statuses
 from archive.dimse.statuses import Answer
+from archive.errors import for_log
 
 LARGEST_COUNT = 0xFFFF
 LONGEST_EXPLICIT = 0xFFFE  # bytes of a UI value in Explicit VR, PS3.5 table 7.1-2
@@ -65,7 +66,7 @@ class Tally:
             self.warned += 1
         else:
             self.failed_uids.append(sent.sop_instance_uid)
-            self.last_reason = sent.reason
+            self.last_reason = for_log(sent.reason)
 
     def counts(self, *, final: bool = False) -> dict[str, int]:
         """The four elements (0000,1020)-(0000,1023); a final response other than cancel has no remaining ones."""

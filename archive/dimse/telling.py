@@ -21,7 +21,7 @@ from archive.dimse.negotiation import Context
 from archive.dimse.question import data_set
 from archive.dimse.reasons import Ended
 from archive.dimse.wire import HAS_DATA, Field, encode_command
-from archive.errors import ArchiveError, NotDelivered, Unreachable
+from archive.errors import ArchiveError, NotDelivered, Unreachable, saying
 
 UTF_8 = "ISO_IR 192"
 
@@ -91,5 +91,4 @@ def _judged(answer: Message, operation: str) -> ArchiveError | None:
         return None
     if operation == "create" and status == statuses.DUPLICATE_INSTANCE:
         return None
-    comment = f": {answer.command.comment}" if answer.command.comment else ""
-    return NotDelivered("peer refused what it was told", statuses.meaning(status) + comment)
+    return NotDelivered("peer refused what it was told", saying(statuses.meaning(status), answer.command.comment))

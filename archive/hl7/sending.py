@@ -1,24 +1,30 @@
 """Messages out: over MLLP to one receiver, each acknowledged before the next.
 
-Rules that hold here: only AA or CA is delivery; AE, AR, CE and CR are refusals in the receiver's words; a receiver that
-does not answer in time, or answers something else, is tried again later on a new connection.
+Rules that hold here: only AA or CA is delivery; AE, AR, CE and CR are refusals, told by their codes and behind them in
+the receiver's words; a receiver that does not answer in time, or answers something else, is tried again later on a new
+connection.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from archive.errors import ArchiveError, NotDelivered, NotUnderstood, Unreachable
+from archive.errors import ArchiveError, NotDelivered, NotUnderstood, Unreachable, saying
+from archive.hl7.acknowledge import WORDS
 from archive.hl7.framing import Framer, framed
 from archive.hl7.message import Message
 
 CHUNK = 1 << 16
-_TAKEN, _REFUSED = {"AA", "CA"}, {"AE", "AR", "CE", "CR"}
+LONGEST = 200  # characters of a receiver's words
+# HL7 v2.5.1 table 0008.
+_TAKEN = frozenset({"AA", "CA"})
+_REFUSED = {"AE": "application error", "AR": "application reject", "CE": "commit error", "CR": "commit reject"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +63,24 @@ def _send(sock: socket.socket, framer: Framer, message: bytes, patience: float) 
         sock.settimeout(patience)
         sock.sendall(framed(message))
         answer = _answer(sock, framer, monotonic() + patience)
-    except (OSError, NotUnderstood) as error:
+    except OSError as error:
         raise Unreachable("HL7 receiver did not acknowledge", str(error)) from error
+    except NotUnderstood as error:
+        raise Unreachable("HL7 receiver did not acknowledge", error.comment) from error
     code, about = answer.text("MSA-1"), answer.text("MSA-2")
-    if about != control_id or code not in _TAKEN | _REFUSED:
-        raise Unreachable("HL7 receiver answered something else", f"{code} {about}"[:80])
-    if code in _TAKEN:
-        return None
-    words = answer.text("ERR-8") or answer.text("MSA-3") or "no reason given"
-    return NotDelivered("HL7 receiver refused the message", f"{code}: {words[:200]}")
+    if about != control_id or code not in {*_TAKEN, *_REFUSED}:
+        what = "with no code of an answer" if about == control_id else "to another message"
+        raise Unreachable("HL7 receiver answered something else", saying(what, f"{code} {about}"[:LONGEST]))
+    return None if code in _TAKEN else _refusal(code, answer)
+
+
+def _refusal(code: str, answer: Message) -> NotDelivered:
+    """By the codes, which are the standard's; the words may name the patient."""
+    number = answer.text("ERR-3.1")
+    condition = WORDS.get(int(number)) if re.fullmatch(r"[0-9]{1,3}", number) else None
+    said = f"{code} ({_REFUSED[code]})" + (f", {number} ({condition})" if condition else "")
+    words = answer.text("ERR-8") or answer.text("MSA-3")
+    return NotDelivered("HL7 receiver refused the message", saying(said, words[:LONGEST]))
 
 
 def _answer(sock: socket.socket, framer: Framer, until: float) -> Message:

@@ -219,7 +219,7 @@ class Retrieval:
             try:
                 words = self._source.bring(self._study, series_uid, uids, expected)
             except Refused as error:
-                words = str(error)
+                words = error.reason
             self.words = words or self.words
             self._settle()
 

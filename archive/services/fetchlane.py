@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from archive.errors import ArchiveError, InvalidQuery, NotThere, OutOfResources, Refused, Unreachable
+from archive.errors import ArchiveError, InvalidQuery, NotThere, OutOfResources, Refused, Unreachable, for_log
 from archive.index import Index, Settled, State, Task
 from archive.services.fetching import FETCH, Balance, Retrieval, Source
 from archive.services.schedule import Schedule, chance, pause
@@ -185,7 +185,7 @@ class FetchLane:
             self._losses = 0
             self._mend()
         outcome = self._outcome(task, retrieval, error, now)
-        log.info("fetch of study %s from %s: %s", task.study_uid, task.payload["peer"], outcome.reason)
+        log.info("fetch of study %s from %s: %s", task.study_uid, task.payload["peer"], for_log(outcome.reason))
         if self._queue.settle(self._owner, now, [outcome]) and outcome.state in (State.DONE, State.FAILED):
             self._tell(task.id)
 
@@ -295,5 +295,5 @@ class FetchLane:
 
 def _reason(balance: Balance, error: ArchiveError | None, words: str) -> str:
     counts = balance.words() if balance.instances and balance.failed else ""
-    said = [part for part in (counts, str(error) if error else words) if part]
+    said = [part for part in (counts, error.reason if error else words) if part]
     return ": ".join(said) or "what the peer has did not come"

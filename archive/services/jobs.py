@@ -144,8 +144,8 @@ class Carrying:
         except ArchiveError as error:
             tries = self._failures[job.id] = self._failures.get(job.id, 0) + 1
             wait = pause(LATER, min(tries, len(LATER)), chance()) or LATER[-1]
-            due, reason = self._clock() + wait, str(error)
-            log.warning("%s %d: %s; next try in %.0f s", job.kind, job.id, reason, wait)
+            due, reason = self._clock() + wait, error.reason
+            log.warning("%s %d: %s; next try in %.0f s", job.kind, job.id, error, wait)
             self._jobs.say(job.id, reason)
         if due is None:
             self._index.finish(task.id, owner, self._clock(), keep=False)

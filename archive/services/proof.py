@@ -47,7 +47,7 @@ class Proof:
         try:
             missing = self._reach.missing(list(asked.values()))
         except ArchiveError as error:
-            trouble = f"cannot be asked whether it has the image: {error}"
+            trouble = f"cannot be asked whether it has the image: {error.reason}"
         now = self._clock()
         self._queue.settle(self._owner, now, [self._judge(task, sent, missing, trouble, now) for task in tasks])
         return 0.0

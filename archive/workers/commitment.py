@@ -107,11 +107,11 @@ class Reporting:
             transaction.transaction, transaction.peer, error, "" if due else "; given up",
         )  # fmt: skip
         if due is None:
-            transactions.give_up(transaction.id, task.id, owner, now, str(error))
+            transactions.give_up(transaction.id, task.id, owner, now, error.reason)
             if self._index.queue.failed is not None:
                 self._index.queue.failed(REPORT, transaction.peer, str(error), 1)
         else:
-            transactions.put_off(transaction.id, task.id, owner, due, str(error))
+            transactions.put_off(transaction.id, task.id, owner, due, error.reason)
 
     def _not_reached(
         self, lane: str, left: Sequence[tuple[Task, Transaction]], owner: str, error: ArchiveError

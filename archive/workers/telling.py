@@ -1,7 +1,8 @@
 """Telling somebody what happened, in order: peers of performed steps and of availability, receivers of messages.
 
 Rules that hold here: everybody is told in the order of what happened, so that a failure holds up what comes after it
-for the same receiver and nothing else; what was refused is not said again, and stays visible as failed.
+for the same receiver and nothing else; what was refused is not said again, and stays visible as failed, with the
+receiver's own words, which no log repeats.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ class Telling:
             raise error
         else:
             log.warning("%s was not told to %s: %s", task.kind, task.lane, error)
-            self._index.fail(task.id, owner, self._clock(), str(error))
+            self._index.fail(task.id, owner, self._clock(), error.reason)
 
     def _put_back(self, tasks: Sequence[Task], owner: str, error: ArchiveError) -> None:
         """All wait as long as the first, so that their order stays."""
         due = self._clock() + self._pauses[min(tasks[0].attempts, len(self._pauses)) - 1] if tasks else 0.0
         for task in tasks:
             if error.temporary and task.attempts <= len(self._pauses):
-                self._index.retry(task.id, owner, due, str(error))
+                self._index.retry(task.id, owner, due, error.reason)
             else:
-                self._index.fail(task.id, owner, self._clock(), str(error))
+                self._index.fail(task.id, owner, self._clock(), error.reason)
