@@ -2,16 +2,6 @@
 
 ``store`` opens what every process needs, ``acceptor`` is a process that serves associations, ``background`` the one
 in which the workers run.
+
+Rules that hold here: nothing is imported for somebody else's sake, so that a command loads the parts that it uses.
 """
-
-from archive.app.acceptor import Acceptor, Main, Reload, destinations, open_sockets, rows_of_census
-from archive.app.alarming import ended
-from archive.app.background import Background
-from archive.app.notify import Notifier
-from archive.app.orders import field_map, open_hl7_sockets
-from archive.app.store import Archive, recover
-
-__all__ = [
-    "Acceptor", "Archive", "Background", "Main", "Notifier", "Reload", "destinations", "ended", "field_map",
-    "open_hl7_sockets", "open_sockets", "recover", "rows_of_census",
-]  # fmt: skip

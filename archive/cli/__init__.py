@@ -8,6 +8,7 @@ module with ``add(commands)`` and a function that returns the exit status.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,65 +17,38 @@ from collections.abc import Sequence
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from archive import __version__
-from archive.cli import (
-    check,
-    coerce,
-    commit,
-    corrections,
-    delete,
-    doctor,
-    export,
-    fsck,
-    importing,
-    index,
-    jobs,
-    notify,
-    orders,
-    peers,
-    prefetch,
-    quarantine,
-    queue,
-    reindex,
-    remote,
-    retention,
-    routes,
-    sending,
-    serve,
-    status,
-    studies,
-    sync,
-)
-from archive.config import Complaints
+from archive.cli.commands import COMMANDS
 from archive.errors import ArchiveError, ConfigurationError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-COMMANDS = (
-    serve, check, status, doctor, peers, remote, importing, jobs, coerce, quarantine, studies, index, orders, queue,
-    routes, prefetch, sending, export, fsck, reindex, commit, corrections, delete, retention, sync, notify,
-)  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(wanted: str = "") -> argparse.ArgumentParser:
+    """All commands by their names, and the wanted one with what it takes."""
     top = argparse.ArgumentParser(prog="archive", description="A DICOM network archive.")
     top.add_argument("--version", action="version", version=f"archive {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(commands)
+    whole = COMMANDS[wanted].module if wanted in COMMANDS else ""
+    for name, (module, text) in COMMANDS.items():
+        if module != whole:
+            commands.add_parser(name, help=text)
+        elif name not in commands.choices:
+            importlib.import_module(f"archive.cli.{module}").add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every expected failure is one clear line on standard error."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser(next((word for word in given if not word.startswith("-")), "")).parse_args(given)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
         return status
-    except Complaints as complaints:
-        print(complaints, file=sys.stderr)
-        return WRONG_USAGE
     except ConfigurationError as error:
-        print(f"archive: {error}", file=sys.stderr)
+        from archive.config import Complaints  # ponderous, and seldom asked for
+
+        print(error if isinstance(error, Complaints) else f"archive: {error}", file=sys.stderr)
         return WRONG_USAGE
     except ArchiveError as error:
         print(f"archive: {error.reason}", file=sys.stderr)

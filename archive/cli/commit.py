@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from archive.app import destinations
+from archive.app.acceptor import destinations
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.dicom.references import Reference
@@ -40,7 +40,7 @@ BY = {"asked": "the peer", "asking": "us"}
 
 
 def add(commands: Commands) -> None:
-    made = command(commands, "commit", commit, "ask a peer to commit a study; list what was asked and answered")
+    made = command(commands, "commit", commit)
     made.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID")
     made.add_argument("--at", metavar="AET", help="the peer to ask")
     made.add_argument(

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 def serve_forks() -> int:
     """Start a daemon for each line of standard input and say its process number; tell on request how it ended."""
-    import archive.cli  # noqa: F401 - now, so that each daemon finds it imported
+    from archive.cli import serve  # noqa: F401 - now, so that each daemon finds it imported
 
     for line in sys.stdin:
         wish: dict[str, Any] = json.loads(line)
