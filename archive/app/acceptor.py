@@ -146,7 +146,6 @@ class Acceptor:
         server = Server(
             verbs,
             max_results=config.query.max_results,
-            close_thread=archive.index.close_thread,
             released=lambda session: lifecycle.closed(sorted(session.studies)),
         )
         table = contexts.table(accept_unknown=config.storage.accept_unknown_sop_classes)

@@ -3,7 +3,7 @@
 Rules that hold here: a verb runs only on a presentation context of its own service, whatever the
 command says, and only when the caller may use it, checked again for every message; what a verb raises
 becomes a status by the one table; a fault of ours is answered too, so that no request stays without a
-response; nothing that belongs to a thread outlives its association.
+response.
 """
 
 from __future__ import annotations
@@ -67,7 +67,6 @@ class Server:
         verbs: Verbs,
         *,
         max_results: int = 0,
-        close_thread: Callable[[], None] = lambda: None,
         released: Callable[[Session], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,19 +74,15 @@ class Server:
         self._verbs = verbs
         self._released = released
         self._max_results = max_results
-        self._close_thread = close_thread
         self._clock = clock
 
     def handle(self, association: Association) -> None:
         """Serve until the peer releases; an association that ends otherwise leaves as ``Ended``."""
         session = Session.of(association, self._max_results)
-        try:
-            while (message := self._next(session)) is not None:
-                if not message.command.is_response:
-                    self._serve(session, message)
-            self._end(session)
-        finally:
-            self._close_thread()
+        while (message := self._next(session)) is not None:
+            if not message.command.is_response:
+                self._serve(session, message)
+        self._end(session)
 
     def _end(self, session: Session) -> None:
         try:

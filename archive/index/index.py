@@ -392,9 +392,6 @@ class Index:
         """For tests and tools: run ``work`` with a session that reads."""
         return self.database.read(work)
 
-    def close_thread(self) -> None:
-        """Nothing to free: connections belong to the index, a thread holds one only while it uses it."""
-
     def close(self) -> None:
         """Close all connections that are not in use."""
         self.database.close()

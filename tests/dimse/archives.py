@@ -128,9 +128,7 @@ def serving(
             Field.C_MOVE_RQ: {"move": MoveMatches(archive.retrieve, destinations, codec, interval=interval)},
             Field.C_GET_RQ: {"get": GetMatches(archive.retrieve, codec)},
         }
-        server = Server(
-            Verbs(StoreObject(archive.store), others), max_results=max_results, close_thread=archive.index.close_thread
-        )
+        server = Server(Verbs(StoreObject(archive.store), others), max_results=max_results)
         policy = AccessPolicy(access, table(), note_caller=lambda *caller: archive.noted.append(caller))
         archive.listener = Listener(bind("127.0.0.1", 0), timeouts=QUICK, tls=tls)
         archive.port = archive.listener.port
