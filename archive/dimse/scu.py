@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
+from time import monotonic
 from typing import Any, TypeVar
 
 from pydicom.datadict import keyword_for_tag
@@ -127,20 +129,26 @@ def answers(
     *,
     charset: str = "ISO_IR 192",
     limit: int = 0,
+    seconds: float = inf,
     ended: Callable[[int], None] = lambda status: None,
 ) -> Iterator[Identifier]:
-    """One C-FIND on an association that may serve others before and after it; ``ended`` hears its final status."""
+    """One C-FIND on an association that may serve others before and after it; ``ended`` hears its final status.
+
+    A peer that still answers after so many ``seconds``, asked to stop or not, is Unreachable.
+    """
     context = context_of(association, f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1")
     message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))
-    count = 0
+    count, until = 0, monotonic() + seconds
     while statuses.is_pending((message := _response(association)).command.status):
+        if monotonic() > until:
+            raise Unreachable("peer's answers have no end", f"{association.called}: after {seconds:g} s")
         count += 1
         if not limit or count <= limit:
             yield decode_identifier(message.data or b"", context.transfer_syntax)
         if count == limit:
             _cancel(association, context, message_id)
     ended(message.command.status)
-    if message.command.status != statuses.CANCELLED or not limit:
+    if message.command.status != statuses.CANCELLED or not limit or count < limit:  # not by us
         _check(message.command, "C-FIND")
 
 
