@@ -25,8 +25,6 @@ from archive.services.syncreport import Report, line, plain
 from archive.workers.lanes import LaneWorker
 from archive.workers.worker import Worker
 
-AT_ONCE = 4  # peers that are compared with at a time
-
 
 def synchronise(archive: Archive, config: Config) -> Iterable[Worker]:
     """For app/background.py: without syncs too, for what those of yesterday have left."""
@@ -34,7 +32,7 @@ def synchronise(archive: Archive, config: Config) -> Iterable[Worker]:
     syncs = syncs_of(archive.index, config)
     settle(archive.index, syncs, time.time())
     working = Synchronising(archive.index, syncs, clock=time.time, timer=time.monotonic)
-    yield LaneWorker("sync", SYNC, archive.index, working.job, clock=time.time, at_once=AT_ONCE)
+    yield LaneWorker("sync", SYNC, archive.index, working.job, clock=time.time)
 
 
 def syncs_of(index: Index, config: Config) -> dict[str, Sync]:
@@ -54,8 +52,9 @@ def _sync(index: Index, config: Config, option: SyncOption, destinations: Destin
         return Reconciliation(index, inquiry, terms, clock=time.time)
 
     plan = Plan(
-        compare=option.compare, mend=option.mends, gone=option.gone == "push", deleted=option.deleted == "pull"
-    )
+        match=option.match, compare=option.compare, mend=option.mends, gone=option.gone == "push",
+        deleted=option.deleted == "pull",
+    )  # fmt: skip
     return Sync(option.name, option.peer, plan, option.within, _timetable(option.reconcile), reconciliation)
 
 
@@ -73,8 +72,8 @@ def summaries(index: Index, config: Config) -> list[dict[str, Any]]:
         }  # fmt: skip
         for last in SyncRows(index.database).runs(option.name, 1):
             said = plain(last, Report(index, last).balance())
-            state = "" if last.finished else "goes on; "
-            why = f" ({last.words})" if last.words and not last.finished else ""
+            state = "ended early; " if last.finished and last.words else "" if last.finished else "goes on; "
+            why = f" ({last.words})" if last.words else ""
             row |= {"last": last.started, "result": f"{state}{line(said)}{why}", "run": said}
         found.append(row)
     return found

@@ -135,11 +135,11 @@ def _show(options: argparse.Namespace, index: Index, runs: Iterable[Run]) -> int
             _print(said)
     if options.json:
         show_json(found)
-    return 1 if any(said["cannot"] for said in found) else 0
+    return 1 if any(said["cannot"] or (said["finished"] and said["words"]) for said in found) else 0
 
 
 def _print(said: dict[str, Any]) -> None:
-    end = when(said["finished"]) or f"goes on{': ' if said['words'] else ''}{escape(said['words'])}"
+    end = (when(said["finished"]) or "goes on") + (f": {escape(said['words'])}" if said["words"] else "")
     dry = ", dry run" if said["dry"] else ""
     print(f"{said['sync']} with {said['peer']} ({said['cause']}{dry}): {when(said['started'])} to {end}")
     print(f"  {line(said)}")

@@ -26,6 +26,7 @@ TRIED = " tries)"  # and how one that was tried again and again
 class Plan:
     """What is compared, and what becomes of differences."""
 
+    match: str = ""  # the rule by which objects take part, to know when it has changed
     since: str = ""  # study dates, as DICOM writes them; empty is no bound
     until: str = ""
     recent: float = 0.0  # studies of any date that something came for since are compared as well; 0 = none
@@ -35,6 +36,11 @@ class Plan:
     gone: bool = False  # what the peer had and has no more is sent again
     deleted: bool = False  # what was deleted here is fetched again
     dry: bool = False
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Plan:
+        """What ``asdict`` gave, by this version or an older one."""
+        return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
 
     @property
     def pushes(self) -> bool:

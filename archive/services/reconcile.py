@@ -79,7 +79,7 @@ class Reconciliation:
 
         Raises ArchiveError when the peer cannot be asked; what was written so far holds.
         """
-        plan = Plan(**{name: run.plan[name] for name in Plan.__dataclass_fields__ if name in run.plan})
+        plan = Plan.of(run.plan)
         position = dict(run.position) or {"part": DATES, "until": plan.until}
         with self._inquiry.open() as questions:
             for step in self._steps(questions, plan, position):

@@ -2,7 +2,8 @@
 
 Rules that hold here: a comparison is a task that is leased, works for a while, and is due again until it is at its end,
 so that it survives whatever ends this process; one of each sync runs by its schedule, those that are wanted by hand
-have a lane of their own; a peer that cannot be asked makes it wait, never fail.
+have a lane of their own; a peer that cannot be asked makes it wait, never fail; what was begun with another peer, or
+by another plan, than the configuration has now is not gone on with.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 
-from archive.errors import ArchiveError, IndexUnavailable
+from archive.errors import ArchiveError, IndexUnavailable, for_log
 from archive.index import Index, NewTask, State, Task
 from archive.index.sync import Run, Step, SyncRows
 from archive.services.comparing import Plan
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 
 SYNC = "sync"  # kind of the tasks; the lane is the sync
 SCHEDULE, BY_HAND = "schedule", "by hand"  # causes of comparisons
-TURN = 5.0  # seconds of work between two looks whether to stop
+TURN = 5.0  # seconds of work before the lease is given back, and at least as many as the first answer took
+CHANGED = "the configuration has changed"
 PAUSES = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)  # while the peer cannot be asked, the last one again and again
 DAY = 86400
 
@@ -79,6 +81,12 @@ class Sync:
             return replace(self.plan, recent=1.0, undated=True)
         return replace(self.plan, since=day_of(now - self.within), recent=now - self.within)
 
+    def fits(self, run: Run) -> bool:
+        """Whether a comparison that was begun earlier would be begun the same way now; one by hand had its own plan."""
+        plan = Plan.of(run.plan)
+        same = plan.match == self.plan.match if run.cause == BY_HAND else plan == self.plan_at(run.started)
+        return same and run.peer == self.peer
+
 
 class Synchronising:
     """The job of the lanes: goes on with comparisons."""
@@ -95,24 +103,36 @@ class Synchronising:
 
     def job(self, lane: str, tasks: Sequence[Task], owner: str) -> None:
         for task in tasks:
-            sync = self._syncs.get(task.payload["sync"])
-            if sync is None:
-                self._give_up(task, owner)
-            else:
-                self._go_on(sync, task, owner)
+            self._one(task, owner)
 
-    def _give_up(self, task: Task, owner: str) -> None:
-        words = f"there is no sync {task.payload['sync']} any more"
-        if run := self._run_of(task):
+    def _one(self, task: Task, owner: str) -> None:
+        sync, run = self._syncs.get(task.payload["sync"]), self._run_of(task)
+        if sync is None or (sync.timetable.is_never and not _is_by_hand(task)):
+            self._give_up(run, task, owner, why_over(task.payload["sync"], sync))
+            return
+        if run is not None and run.finished is None and not sync.fits(run):
+            if _is_by_hand(task):
+                self._give_up(run, task, owner, CHANGED)
+                return
+            self._rows.end(run.id, CHANGED, self._clock())
+            log.info("sync %s: the comparison with %s ends: %s", sync.name, run.peer, CHANGED)
+            run = None
+        self._go_on(sync, run, task, owner)
+
+    def _give_up(self, run: Run | None, task: Task, owner: str, words: str) -> None:
+        if run is not None:
             self._rows.end(run.id, words, self._clock())
-        self._index.fail(task.id, owner, self._clock(), words)
+        if _is_by_hand(task):
+            self._index.fail(task.id, owner, self._clock(), words)
+        else:
+            self._index.finish(task.id, owner, self._clock(), keep=False)
 
-    def _go_on(self, sync: Sync, task: Task, owner: str) -> None:
-        now, scheduled = self._clock(), "run" not in task.payload
+    def _go_on(self, sync: Sync, run: Run | None, task: Task, owner: str) -> None:
+        now, scheduled = self._clock(), not _is_by_hand(task)
         if scheduled and (opens := sync.timetable.opens(now)) > now:
             self._index.retry(task.id, owner, opens, "waits for its hours")
             return
-        run = self._run_of(task) or self._begin(sync, now)
+        run = run or self._begin(sync, now)
         try:
             done = self._work(sync, run, task, owner)
         except IndexUnavailable:
@@ -140,9 +160,12 @@ class Synchronising:
     def _work(self, sync: Sync, run: Run, task: Task, owner: str) -> bool:
         if run.finished is not None:
             return True
-        until = self._timer() + TURN
+        began, until = self._timer(), 0.0
 
         def write(step: Step) -> bool:
+            nonlocal until
+            if not until:  # a long answer, which the next turn asks for again, is worth as long a turn
+                until = (now := self._timer()) + max(TURN, now - began)
             return self._rows.advance(run.id, task.id, owner, step, self._clock())
 
         done = sync.reconciliation().work(run, write, enough=lambda: self._timer() >= until)
@@ -159,9 +182,9 @@ class Synchronising:
     def _wait(self, sync: Sync, run: Run, task: Task, owner: str, error: ArchiveError) -> None:
         tries = self._failures[task.lane] = self._failures.get(task.lane, 0) + 1
         wait = pause(PAUSES, min(tries, len(PAUSES))) or PAUSES[-1]
-        words = f"{sync.peer} cannot be asked: {error}"
+        words = f"{sync.peer} cannot be asked: {error.reason}"
         if tries == 1:
-            log.warning("sync %s: %s", sync.name, words)
+            log.warning("sync %s: %s", sync.name, for_log(words))
         self._rows.say(run.id, words)
         self._index.retry(task.id, owner, self._clock() + wait, words)
 
@@ -169,6 +192,15 @@ class Synchronising:
 def day_of(moment: float) -> str:
     """The local date of a moment, as DICOM writes it."""
     return f"{date.fromtimestamp(moment):%Y%m%d}"
+
+
+def why_over(name: str, sync: Sync | None) -> str:
+    """What is said of what a sync had begun by a schedule that it has no more."""
+    return f"there is no sync {name} any more" if sync is None else "there is no schedule any more"
+
+
+def _is_by_hand(task: Task) -> bool:
+    return "run" in task.payload
 
 
 def task_of(name: str) -> NewTask:
@@ -183,9 +215,13 @@ def settle(index: Index, syncs: Mapping[str, Sync], now: float) -> None:
     for state in (State.WAITING, State.LEASED):
         for task in index.tasks(kind=SYNC, state=state):
             name = task.payload["sync"]
-            if "run" in task.payload:
+            if _is_by_hand(task):
                 continue
-            if name in known or name not in syncs or syncs[name].timetable.is_never:
+            sync = syncs.get(name)
+            over = sync is None or sync.timetable.is_never
+            if over and (run := rows.unfinished(name, SCHEDULE)) is not None:
+                rows.end(run.id, why_over(name, sync), now)
+            if over or name in known:
                 index.delete_tasks([task.id])
                 continue
             known.add(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -160,6 +161,70 @@ def test_what_is_left_of_a_sync_that_is_no_more_ends(site: Site) -> None:
     assert (task.state, task.reason) == (State.FAILED, "there is no sync second any more")
     run = site.rows.run(key)
     assert run is not None and run.finished == site.now
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"peer": "ARC3"}, {"plan": Plan(match="Modality = 'CT'")}, {"plan": Plan(compare="images")}, {"within": 86400.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_comparison_of_yesterdays_configuration_ends_and_another_begins(site: Site, change: dict[str, Any]) -> None:
+    before, after = made(Comparing(steps=3)), replace(made(Comparing(steps=1)), **change)
+    site.settle(before)
+    site.now = at("2026-01-11T02:00")
+    assert site.work(before).due == site.now
+    site.settle(after)
+    assert site.work(after).due == at("2026-01-12T02:00")
+    new, old = site.rows.runs("second", 10)
+    assert (old.words, old.finished, old.counts) == ("the configuration has changed", site.now, {"compared": 1})
+    assert (new.peer, new.plan, new.words) == (after.peer, asdict(after.plan_at(site.now)), "")
+    assert new.finished == site.now
+
+
+def test_the_same_configuration_goes_on_with_what_was_begun(site: Site) -> None:
+    comparing = Comparing(steps=3)
+    site.settle(made(comparing, within=3 * 86400.0))
+    site.now = at("2026-01-11T02:00")
+    for _ in range(3):
+        site.work(made(comparing, within=3 * 86400.0))
+        site.now += 3600.0
+    (run,) = site.rows.runs("second", 10)
+    assert (run.counts, run.words) == ({"compared": 3}, "") and run.finished is not None
+
+
+def test_one_by_hand_keeps_its_plan_and_ends_with_its_peer(site: Site) -> None:
+    plan = asdict(Plan(since="20260101", compare="images"))
+    first = site.rows.begin("second", "ARC2", "by hand", plan, site.now, tasks=[task_of("second")])
+    assert site.work(replace(made(), plan=Plan(gone=True))).state is State.DONE
+    site.index.delete_tasks([task.id for task in site.index.tasks(kind=SYNC)])
+    second = site.rows.begin("second", "ARC2", "by hand", plan, site.now, tasks=[task_of("second")])
+    task = site.work(replace(made(), peer="ARC3"))
+    assert (task.state, task.reason) == (State.FAILED, "the configuration has changed")
+    runs = [site.rows.run(key) for key in (first, second)]
+    assert [run.words for run in runs if run] == ["", "the configuration has changed"]
+
+
+def test_what_a_sync_had_begun_ends_with_its_schedule(site: Site) -> None:
+    site.settle(made())
+    site.now = at("2026-01-11T02:00")
+    site.work(made(Comparing(steps=3)))
+    site.settle(made(timetable=Timetable()))
+    (run,) = site.rows.runs("second", 10)
+    assert (run.words, run.finished) == ("there is no schedule any more", site.now)
+
+
+def test_a_turn_is_as_long_as_the_first_answer_took(site: Site) -> None:
+    """Else a long listing would be asked for again for every hundred studies."""
+    clock = iter([0.0, 300.0, 300.0, 400.0, 599.0, 600.0])
+    comparing = Comparing(steps=9)
+    site.settle(made())
+    site.now = at("2026-01-11T02:00")
+    (task,) = site.index.lease(SYNC, "me", site.now, seconds=60)
+    syncs = {"second": made(comparing)}
+    job = Synchronising(site.index, syncs, clock=lambda: site.now, timer=lambda: next(clock))
+    job.job(task.lane, [task], "me")
+    assert comparing.done == 4 and list(clock) == []
 
 
 def test_it_works_in_its_hours_only(site: Site) -> None:
