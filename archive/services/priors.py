@@ -1,7 +1,8 @@
 """Priors of a patient: who has which, whether they are of the same patient, and which are the best.
 
 Rules that hold here: a study counts once, whoever has it; what is somebody else's is never wanted; a peer that fails is
-told of and keeps nobody else's answers away; of each peer no more is taken than a limit, and in a bounded time.
+told of and keeps nobody else's answers away; a peer whose list has no end, or none in time, has failed: a part of a
+list is never taken for the whole.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any
 from archive.dicom.attributes import Level
 from archive.dicom.bodyparts import PAIRED
 from archive.dicom.temporal import canonical_date
-from archive.errors import ArchiveError, NotPossible
+from archive.errors import ArchiveError, NotPossible, Refused, Unreachable
 from archive.services.relevance import DAY, Examination, Verdict, Wish, choose, judge
 from archive.services.samepatient import Answer, Patient, codes, stranger, text
 
 HERE = ""  # the archive itself, as somebody to ask
 MOST_ANSWERS = 10_000  # studies of one patient at one peer; more is no patient
-PATIENCE = 120.0  # seconds for all answers of one peer to one question
+PATIENCE = 120.0  # seconds for all answers of one peer about one patient: studies and then series
 DETAILED = 30  # studies whose series are asked for, the likeliest first: each is a question more
 LONGEST_ID = 64  # VR LO, PS3.5 table 6.2-1
 _WILD = re.compile(r"[*?\\\x00-\x1f]")  # a Patient ID with one of these would ask for others as well
@@ -38,7 +39,10 @@ SERIES_KEYS = (
 )  # fmt: skip
 
 Ask = Callable[[str, Level, Mapping[str, Any]], Generator[Answer, None, None]]
-"""Asks a source (a peer's AE title, or HERE); raises ArchiveError, also while it is gone through."""
+"""Asks a source (a peer's AE title, or HERE); raises ArchiveError, also while it is gone through.
+
+When answers take too long, that is thrown into it, so that whoever asks for us knows and does not ask again at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Priors:
         self._known: dict[tuple[str, Patient, float | None], list[Candidate]] = {}
         self._series: dict[tuple[str, str], list[Answer]] = {}
         self._looked: dict[object, Found] = {}
+        self._ends: dict[str, float] = {}  # source -> when it must have said all about one patient
 
     def look(
         self, patient: Patient, coming: Examination, wish: Wish, sources: Sequence[str], today: date
@@ -115,12 +120,13 @@ class Priors:
             raise NotPossible("the Patient ID cannot be asked for")
         found: dict[str, list[Candidate]] = {}
         failed: dict[str, str] = {}
+        self._ends = {}
         for source in (HERE, *sources):
             try:
                 for each in self._of(source, patient, wish.within, today):
                     found.setdefault(each.examination.study_uid, []).append(each)
             except ArchiveError as error:
-                failed[source] = str(error)
+                failed[source] = error.reason
         candidates = [_best(each) for each in found.values()]
         return Found(tuple(self._judged(candidates, coming, wish, today, failed)), failed)
 
@@ -136,14 +142,20 @@ class Priors:
         return self._known[key]
 
     def _answers(self, source: str, level: Level, keys: Mapping[str, Any]) -> list[Answer]:
-        """Some answers of a source; a peer that would go on for ever is left."""
-        end = self._monotonic() + PATIENCE
+        """All answers of a source; raises Unreachable for one that is too slow, Refused for more than there can be."""
+        now = self._monotonic()
+        end = self._ends.setdefault(source, now + PATIENCE)
+        slow = Unreachable("answers have no end", f"after {PATIENCE:g} s")
+        if now > end:
+            raise slow
         found: list[Answer] = []
         with closing(self._ask(source, level, keys)) as answers:
             for each in answers:
                 found.append(each)
-                if len(found) == MOST_ANSWERS or self._monotonic() > end:
-                    break
+                if len(found) > MOST_ANSWERS:
+                    raise Refused("more answers than a patient can have", f"{MOST_ANSWERS}")
+                if self._monotonic() > end:
+                    answers.throw(slow)
         return found
 
     # -- judging ----------------------------------------------------------------------------------
@@ -156,7 +168,7 @@ class Priors:
             try:
                 known[uid] = self._detailed(known[uid])
             except ArchiveError as error:
-                failed[known[uid].source] = str(error)
+                failed[known[uid].source] = error.reason
         verdicts = [_verdict(each, coming, wish, today) for each in known.values()]
         for verdict in choose(verdicts, wish.most):
             uid = verdict.prior.study_uid

@@ -166,7 +166,7 @@ class Cautious:
             wait = pause(PAUSES, min(times + 1, len(PAUSES))) or PAUSES[-1]
             with self._mutex:
                 # By half, so that who waits for the whole pause is not turned away.
-                self._down[source] = (self._clock() + wait / 2, times + 1, str(error))
+                self._down[source] = (self._clock() + wait / 2, times + 1, error.reason)
             raise
         with self._mutex:
             self._down.pop(source, None)

@@ -15,6 +15,7 @@ from archive.errors import NotPossible, Unreachable
 from archive.services.priors import DETAILED, HERE, MOST_ANSWERS, Found, Priors
 from archive.services.relevance import Examination, Wish
 from archive.services.samepatient import Answer, Patient, stranger
+from archive.workers.prefetch import Cautious
 
 JANE = Patient("P1", "HOSP", "Doe^Jane", "19600102", "F")
 TODAY = date(2026, 6, 15)
@@ -129,7 +130,7 @@ def test_only_dates_that_can_be_wanted_are_asked_for() -> None:
     assert [keys["StudyDate"] for _, _, keys in sources.asked] == ["20250615-"] * 2
 
 
-def test_a_peer_that_never_ends_is_left() -> None:
+def test_a_peer_that_never_ends_is_left_and_nothing_of_it_is_taken() -> None:
     class Endless(Sources):
         closed = False
 
@@ -140,15 +141,36 @@ def test_a_peer_that_never_ends_is_left() -> None:
                 self.closed = True
 
     endless = Endless(A=[])
-    assert len(endless.look(Wish()).judged) == MOST_ANSWERS and endless.closed
+    found = endless.look(Wish())
+    assert endless.closed and found.judged == ()
+    assert found.failed == {"A": f"more answers than a patient can have: {MOST_ANSWERS}"}
 
 
-def test_a_slow_peer_is_left_when_time_is_up_and_what_it_said_counts() -> None:
+def test_a_part_of_a_slow_peers_list_is_not_taken_for_the_whole_and_it_is_not_asked_again_at_once() -> None:
     clock = count(0, 30)
-    sources = Sources(A=[study(str(number)) for number in range(100)])
-    priors = Priors(sources, {}, lambda uid: 0, monotonic=lambda: next(clock))
-    found = priors.look(JANE, CT_HEAD, Wish(), ["A"], TODAY)
-    assert 0 < len(found.judged) < 10
+    sources = Sources(A=[study(str(number)) for number in range(100)], B=[study("x")])
+    cautious = Cautious(sources, lambda: 1000.0)
+    priors = Priors(cautious, {}, lambda uid: 0, monotonic=lambda: next(clock))
+    found = priors.look(JANE, CT_HEAD, Wish(), ["A", "B"], TODAY)
+    assert wanted(found) == [("x", "B")] and found.failed == {"A": "answers have no end: after 120 s"}
+    again = Priors(cautious, {}, lambda uid: 0).look(JANE._replace(id="P2"), CT_HEAD, Wish(), ["A"], TODAY)
+    assert again.failed == {"A": "not asked again yet: answers have no end: after 120 s"}
+    assert [source for source, _, _ in sources.asked] == [HERE, "A", "B", HERE]
+
+
+def test_studies_and_series_of_a_peer_have_one_deadline() -> None:
+    """Else thirty series, each of them slow, would hold up everybody for an hour."""
+    sources = Sources(A=[study(str(number), StudyDescription="") for number in range(5)])
+    now = [0.0]
+
+    def slow(source: str, level: Level, keys: Mapping[str, Any]) -> Generator[Answer, None, None]:
+        now[0] += 50.0
+        yield from sources(source, level, keys)
+
+    priors = Priors(slow, {}, lambda uid: 0, monotonic=lambda: now[0])
+    found = priors.look(JANE, CT_HEAD, Wish(same=("body_part",)), ["A"], TODAY)
+    assert found.failed == {"A": "answers have no end: after 120 s"}
+    assert len(sources.asked) == 4
 
 
 def test_a_patient_is_asked_for_once() -> None:
