@@ -24,8 +24,10 @@ from archive.config.kinds import Unfit
 from archive.config.routing import WINDOW
 from archive.errors import InvalidQuery
 from archive.index import open_index
-from archive.index.jobs import CANCELLED, DONE, PAUSED, RUNNING, Job, Jobs
-from archive.services.jobs import COMPARISONS, IMPORT, MIGRATE, Order, balance, read_keys
+from archive.index.jobs import Jobs
+from archive.index.jobvalues import CANCELLED, DONE, PAUSED, RUNNING, Job
+from archive.services.joborder import COMPARISONS, Order, read_keys
+from archive.services.jobs import IMPORT, MIGRATE, balance
 from archive.services.slices import beginning_of, plain
 
 LOOK = 0.5  # seconds between two looks at the progress
@@ -162,11 +164,10 @@ def _as_kept(order: Order) -> dict[str, Any]:
 
 
 def _same(jobs: Jobs, kind: str, peer: str, asked: Mapping[str, Any]) -> Job | None:
-    """The job that asks the same and has not ended; a paused one goes on."""
+    """The job that asks the same and has not ended; one that was held up, or lost its task, goes on."""
     for job in jobs.all(unfinished=True):
-        if (job.kind, job.peer, dict(job.options)) == (kind, peer, dict(asked)):
-            if job.state == PAUSED:
-                jobs.resume(job.id, time.time())
+        same = (job.kind, job.peer, dict(job.options)) == (kind, peer, dict(asked))
+        if same and jobs.resume(job.id, time.time()):
             return job
     return None
 
@@ -206,7 +207,7 @@ def _watch(jobs: Jobs, key: int) -> Job:
 
 
 def _report(options: argparse.Namespace, jobs: Jobs, job: Job) -> int:
-    jobs.settle(job.id, time.time())  # what a person has tried again since
+    jobs.studies.settle(job.id, time.time())  # what a person has tried again since
     found = balance(jobs, job)
     show_json(found) if options.json else _print(found)
     return 0 if job.state == DONE and not found["studies"]["failed"] else 1
@@ -253,7 +254,7 @@ def act(options: argparse.Namespace, action: str, words: Sequence[str]) -> int:
 
 def _status(options: argparse.Namespace, jobs: Jobs, known: Sequence[Job]) -> int:
     for job in known:
-        jobs.settle(job.id, time.time())
+        jobs.studies.settle(job.id, time.time())
     rows = [balance(jobs, job, failures=0) for job in known]
     if options.json:
         show_json(rows)

@@ -47,7 +47,7 @@ class PeerInquiry:
 
     @contextmanager
     def open(self, opened: Callable[[Association], None] = lambda _: None) -> Iterator[Questions]:
-        """Raises Unreachable, also later, when the association breaks; ``opened`` is given it, to be able to stop it."""
+        """Raises Unreachable, also later, when the association breaks; ``opened`` is given it, to be able to end it."""
         with scu.calling(self._destination, FIND) as association:
             opened(association)
             yield Questions(association, self._destination, self._keywords)

@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Protocol
 
 from archive.errors import NotThere, Refused
 from archive.index import Index, NewTask
+from archive.services.inquiry import MOST_IMAGES, Listing
 from archive.services.schedule import Span
 
 FETCH = "fetch"  # kind of the tasks; the lane is the peer
 FROM = "from:"  # before the peer's AE title, the name of the lane: what is sent to the peer has another one
 WHOLE = 500  # instances: a study or series of no more is asked for in one operation
 MANY = 100  # UIDs in one identifier: some 6 kB, which old peers still read
-MOST_SERIES = 10_000  # of one study; a peer that lists more is out of its mind, and would fill our memory
-MOST_INSTANCES = 500_000
-LIKELY_CUT = 100  # answers: a shorter list is whole, whatever the peer counts; nobody limits answers to fewer
+LIKELY_CUT = 100  # answers: a shorter list is whole, whatever the peer counts; only an empty one is not
 PIECE = 500
 
 
@@ -50,30 +48,6 @@ def enqueue(
     return index.add_tasks([fetch(peer, study_uid, series=series, priority=priority, due=due, why=why)], now)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An instance as the peer lists it; ``sop_class_uid`` is empty when it does not say."""
-
-    sop_instance_uid: str
-    sop_class_uid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedSeries:
-    """A series as the peer lists it, and how many instances it says that are."""
-
-    series_uid: str
-    number: int | None = None
-
-
-class Listing(Protocol):
-    """An open association on which the peer is asked what it has."""
-
-    def series(self, study_uid: str) -> Iterator[ListedSeries]: ...
-
-    def instances(self, study_uid: str, series_uid: str) -> Iterator[Listed]: ...
-
-
 class Source(Protocol):
     """A peer from which objects can be fetched."""
 
@@ -81,10 +55,13 @@ class Source(Protocol):
         """Raises Unreachable when no association comes about, later whatever goes wrong."""
         ...
 
-    def bring(self, study_uid: str, series_uid: str, uids: Collection[str], expected: Mapping[str, str]) -> str:
+    def bring(
+        self, study_uid: str, series_uid: str, uids: Collection[str], expected: Mapping[str, str] | None
+    ) -> str:
         """Have the peer send a study, one of its series (if named) or some of its instances (if named); its last word.
 
-        ``expected`` are the instances that are missing, with their SOP classes. Empty: the peer says that all is well.
+        ``expected`` are the instances that are missing, with their SOP classes, None where the peer has not listed all
+        of them. An empty word: the peer says that all is well.
         """
         ...
 
@@ -128,7 +105,7 @@ class _Series:
     uid: str
     number: int = 0
     listed: int = 0
-    stored: int = 0  # of the series in our index; looked at only when the list is cut off
+    stored: int = 0  # of the series in our index; looked at only when the list is cut off, or empty
     lacked: int = 0  # at first
     missing: dict[str, str] = field(default_factory=dict)  # SOP Instance UID -> class
 
@@ -173,33 +150,27 @@ class Retrieval:
         self._series = []
         with self._source.listing() as listing:
             self.reached = True
-            for each in self._wanted(listing):
-                self._series.append(self._compared(listing, each))
-                if sum(series.listed for series in self._series) > MOST_INSTANCES:
+            for uid, number in self._wanted(listing).items():
+                self._series.append(self._compared(uid, number, listing.images(self._study, uid)))
+                if sum(series.listed for series in self._series) > MOST_IMAGES:
                     raise Refused("peer lists more instances than a study has")
         if not sum(series.number for series in self._series):
             raise NotThere("peer has nothing of this study" if not self._only else "peer has nothing of these series")
         self.looked = True
 
-    def _wanted(self, listing: Listing) -> list[ListedSeries]:
-        found = {each.series_uid: each for each in islice(listing.series(self._study), MOST_SERIES + 1)}
-        if len(found) > MOST_SERIES:
-            raise Refused("peer lists more series than a study has")
-        return [each for uid, each in found.items() if not self._only or uid in self._only]
+    def _wanted(self, listing: Listing) -> dict[str, int | None]:
+        """The series, and how many images the peer counts in each."""
+        listed = listing.series(self._study)
+        return {uid: number for uid, (_, number) in listed.items() if not self._only or uid in self._only}
 
-    def _compared(self, listing: Listing, each: ListedSeries) -> _Series:
+    def _compared(self, series_uid: str, number: int | None, listed: Mapping[str, str]) -> _Series:
         """One series, compared with the index a piece at a time."""
-        found = _Series(each.series_uid)
-        seen: set[str] = set()
-        answers = islice(listing.instances(self._study, each.series_uid), MOST_INSTANCES + 1)
-        while piece := {listed.sop_instance_uid: listed.sop_class_uid for listed in islice(answers, PIECE)}:
-            new = {uid: sop_class for uid, sop_class in piece.items() if uid not in seen}
-            seen |= new.keys()
-            stored = self._index.queue.stored(list(new))
-            found.missing |= {uid: sop_class for uid, sop_class in new.items() if uid not in stored}
-        found.number = found.listed = len(seen)
-        if found.listed >= LIKELY_CUT and (each.number or 0) > found.listed:
-            found.number, found.stored = each.number or 0, self._number(each.series_uid)
+        found = _Series(series_uid, len(listed), len(listed))
+        for piece in _pieces(list(listed)):
+            stored = self._index.queue.stored(piece)
+            found.missing |= {uid: listed[uid] for uid in piece if uid not in stored}
+        if (number or 0) > found.listed and (not found.listed or found.listed >= LIKELY_CUT):
+            found.number, found.stored = number or 0, self._number(series_uid)
         found.lacked = found.lacking
         return found
 
@@ -223,16 +194,17 @@ class Retrieval:
             self.words = words or self.words
             self._settle()
 
-    def _operations(self) -> list[tuple[str, list[str], dict[str, str]]]:
-        """What to ask for: as much at a time as is no more than what is missing."""
+    def _operations(self) -> list[tuple[str, list[str], dict[str, str] | None]]:
+        """What to ask for, and what may come: as much at a time as is no more than what is missing."""
         lacking = [series for series in self._series if series.lacking]
         nothing = all(series.lacking == series.number for series in self._series)
         if nothing and not self._only and sum(series.number for series in lacking) <= WHOLE:
-            return [("", [], {uid: name for series in lacking for uid, name in series.missing.items()})]
-        found: list[tuple[str, list[str], dict[str, str]]] = []
+            known = not any(series.is_cut for series in lacking)
+            return [("", [], {uid: name for each in lacking for uid, name in each.missing.items()} if known else None)]
+        found: list[tuple[str, list[str], dict[str, str] | None]] = []
         for series in lacking:
             if series.is_cut or series.lacking == series.number:
-                found.append((series.uid, [], dict(series.missing)))
+                found.append((series.uid, [], None if series.is_cut else dict(series.missing)))
                 continue
             missing = list(series.missing.items())
             for start in range(0, len(missing), MANY):

@@ -1,8 +1,9 @@
 """The studies of a peer as questions with few enough answers: spans of study dates, halved while they hold too many.
 
 Rules that hold here: pure functions over plain values, which are kept as JSON; a question that was cut off is replaced
-by ones that together ask for the same; what cannot be asked for is said, never left out in silence; studies without a
-date, which no span of dates finds, are looked for at the end. Of each list of questions the last one is next.
+by ones that together ask for the same, unless the answers show that the peer does not look at what it is asked by: it
+would answer all of them alike, without end; what cannot be asked for is said, never left out in silence; studies
+without a date, which no span of dates finds, are looked for at the end. Of each list of questions the last one is next.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import Any
+
+from archive.dicom.temporal import canonical_date
 
 EARLIEST, LATEST = date(1900, 1, 1), date(2099, 12, 31)  # beyond them dates are mistakes, asked for in one span each
 DAY = timedelta(days=1)
@@ -93,14 +96,20 @@ def seems_cut(asked: Slice, answers: int) -> bool:
 
 
 def split(
-    asked: Slice, *, oldest_first: bool, by_patient: bool, dated_only: bool = False
-) -> tuple[list[Slice], str]:
+    asked: Slice, answers: Sequence[Mapping[str, str]], *, oldest_first: bool, by_patient: bool,
+    dated_only: bool = False,
+) -> tuple[list[Slice], str]:  # fmt: skip
     """What to ask instead, and what a person must know of it.
 
-    ``by_patient``: the patient id is free to be asked by; ``dated_only``: what has no date is not looked for.
+    ``answers`` are those that came, by keyword; ``by_patient``: the patient id is free to be asked by; ``dated_only``:
+    what has no date is not looked for.
     """
     if asked.undated and not asked.rest:
         return _all(oldest_first, dated_only), ""
+    if answers and not _is_heeded(asked, answers):
+        return [], f"{asked.words()}: the peer does not look at all that it is asked by, some may not have been listed"
+    if answers and asked.beginning and not any(_patient(each).startswith(asked.beginning) for each in answers):
+        return [], ""  # the peer ignores the case of letters; there is a question for the other one
     if _spans_days(asked):
         halves = _halves(asked)
         return (halves[::-1] if oldest_first else halves), ""
@@ -112,14 +121,36 @@ def split(
     return [longer], "" if asked.beginning else note
 
 
+def ignores_patients(asked: Slice, answers: Sequence[Mapping[str, str]]) -> bool:
+    """Whether so many patient ids are others than were asked for, that the next letter would bring the same ones."""
+    known = [found for each in answers if (found := _patient(each))]
+    return bool(asked.beginning and known) and not any(_begins(found, asked) for found in known)
+
+
 def has(asked: Slice, study_date: str) -> bool:
     """Whether a study of this date (DA) can be an answer; one that is no date can."""
-    try:
-        found = date(int(study_date[:4]), int(study_date[4:6]), int(study_date[6:8]))
-    except ValueError:
+    text = canonical_date(study_date)
+    if asked.undated or text is None:
         return True
     first, last = _ends(asked)
-    return first <= found <= last
+    return first <= date.fromisoformat(text) <= last
+
+
+def _is_heeded(asked: Slice, answers: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the answers show that the peer looks at what it is asked by: some say so, and none says otherwise."""
+    dates = [has(asked, text) for each in answers if canonical_date(text := each.get(DATE, ""))]
+    patients = [_begins(found, asked) for each in answers if (found := _patient(each))]
+    return (asked.undated or (bool(dates) and all(dates))) and (
+        not asked.beginning or (bool(patients) and all(patients))
+    )
+
+
+def _patient(answer: Mapping[str, str]) -> str:
+    return answer.get(PATIENT_ID, "")
+
+
+def _begins(patient: str, asked: Slice) -> bool:
+    return patient.casefold().startswith(asked.beginning.casefold())
 
 
 def _all(oldest_first: bool, dated_only: bool) -> list[Slice]:

@@ -18,7 +18,7 @@ from archive.dimse.destinations import Destination
 from archive.dimse.fetch import PeerCatalogue, PeerSource, _storage
 from archive.dimse.planning import MOST_CONTEXTS
 from archive.errors import Refused, Unreachable
-from archive.services.fetching import Listed, ListedSeries, Retrieval
+from archive.services.fetching import Retrieval
 
 from .archives import QUICK, ROOT, fill, instance, parts, peer, serving
 from .receivers import CT
@@ -53,8 +53,8 @@ def test_series_and_instances_are_listed_over_one_association(tmp_path: Path) ->
     with serving(tmp_path, [peer("US")]) as archive:
         fill(archive, *(instance(number, series=series) for series in (1, 2) for number in (1, 2, 3)))
         with PeerSource(archive.destination("US"), "US").listing() as listing:
-            assert sorted(listing.series(STUDY), key=str) == [ListedSeries(f"{STUDY}.{n}", 3) for n in (1, 2)]
-            assert sorted(listing.instances(STUDY, SERIES), key=str) == [Listed(f"{SERIES}.{n}", CT) for n in (1, 2, 3)]
+            assert listing.series(STUDY) == {f"{STUDY}.{number}": ("CT", 3) for number in (1, 2)}
+            assert listing.images(STUDY, SERIES) == {f"{SERIES}.{number}": CT for number in (1, 2, 3)}
 
 
 def test_what_belongs_to_another_study_is_not_believed() -> None:
@@ -62,8 +62,8 @@ def test_what_belongs_to_another_study_is_not_believed() -> None:
     good = answer(SeriesInstanceUID=SERIES, SOPInstanceUID="1.2.3", NumberOfSeriesRelatedInstances="-5")
     nothing = answer(StudyInstanceUID=STUDY)
     with pynetdicom(finding(strange, good, nothing)) as other, PeerSource(other, "US").listing() as listing:
-        assert [each.sop_instance_uid for each in listing.instances(STUDY, SERIES)] == ["1.2.3"]
-        assert list(listing.series(STUDY)) == [ListedSeries(SERIES)]
+        assert listing.images(STUDY, SERIES) == {"1.2.3": ""}
+        assert listing.series(STUDY) == {SERIES: ("", None)}
 
 
 def test_a_peer_that_is_silent_in_a_query_is_given_up(tmp_path: Path) -> None:
@@ -204,4 +204,4 @@ def test_series_of_several_studies_are_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path, [peer("US")]) as archive:
         fill(archive, instance(1), instance(1, series=2, modality="MR"), instance(1, study=2, modality="MR"))
         found = dict(PeerCatalogue(archive.destination("US"), 4).series([STUDY, f"{ROOT}.2"], {"Modality": "CT"}))
-        assert found == {STUDY: [SERIES], f"{ROOT}.2": []}
+        assert found == {STUDY: {SERIES: {"Modality": "CT"}}, f"{ROOT}.2": {}}

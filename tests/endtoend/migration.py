@@ -58,7 +58,7 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, Any]:
 def migrated(index: Index) -> int:
     """How many studies the first job has settled."""
     job = Jobs(index.database).get(1)
-    states = Jobs(index.database).totals(job.id).studies if job else {}
+    states = Jobs(index.database).studies.totals(job.id).studies if job else {}
     return sum(states.get(state, 0) for state in ("here", "fetched", "failed"))
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from archive.errors import ArchiveError
 from archive.index import Index
-from archive.services.fetching import Listed, ListedSeries
-from archive.services.jobs import Answers, StudyAnswer
-from tests.index.made import arrival
+from archive.services.comparing import TheirStudy
+from archive.services.jobs import Answers
+from tests.index.made import CT, arrival
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Peer:
     silent: ArchiveError | None = None  # instead of answers
     words: str = ""
     asked: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    expected: list[Mapping[str, str] | None] = field(default_factory=list)
     limit: int = 500
     most: int = 1_000_000  # answers, of which it says nothing
     questions: list[dict[str, str]] = field(default_factory=list)
@@ -41,18 +42,20 @@ class Peer:
             raise self.gone
         yield self
 
-    def series(self, study_uid: str) -> Iterator[ListedSeries]:
+    def series(self, study_uid: str) -> dict[str, tuple[str, int | None]]:
         if self.silent:
             raise self.silent
-        for uid, instances in self.studies.get(study_uid, {}).items():
-            yield ListedSeries(uid, self.counted.get(uid, len(instances)))
+        listed = self.studies.get(study_uid, {})
+        return {uid: ("CT", self.counted.get(uid, len(instances))) for uid, instances in listed.items()}
 
-    def instances(self, study_uid: str, series_uid: str) -> Iterator[Listed]:
-        listed = self.studies[study_uid][series_uid][: self.shown]
-        yield from (Listed(uid, "1.2.840.10008.5.1.4.1.1.2") for uid in listed)
+    def images(self, study_uid: str, series_uid: str) -> dict[str, str]:
+        return dict.fromkeys(self.studies[study_uid][series_uid][: self.shown], CT)
 
-    def bring(self, study_uid: str, series_uid: str, uids: Collection[str], expected: Mapping[str, str]) -> str:
+    def bring(
+        self, study_uid: str, series_uid: str, uids: Collection[str], expected: Mapping[str, str] | None
+    ) -> str:
         self.asked.append((study_uid, series_uid, tuple(uids)))
+        self.expected.append(expected)
         self.during()
         for series, instances in self.studies[study_uid].items():
             for uid in instances:
@@ -70,6 +73,7 @@ class Catalogue:
 
     peer: Peer
     limit: int = 500
+    heedless: bool = False  # whether it ignores the keys of series
 
     def studies(self, keys: Mapping[str, str]) -> Answers:
         peer = self.peer
@@ -79,8 +83,8 @@ class Catalogue:
         found = [uid for uid in sorted(peer.studies) if self._fits(uid, keys)]
         found = found[: min(self.limit, peer.most)]
         answers = [
-            StudyAnswer(
-                uid, len(peer.studies[uid]), sum(map(len, peer.studies[uid].values())),
+            TheirStudy(
+                uid, peer.dates.get(uid, ""), len(peer.studies[uid]), sum(map(len, peer.studies[uid].values())),
                 {"StudyDate": peer.dates.get(uid, ""), "PatientID": peer.patients.get(uid, "P1")},
             )
             for uid in found
@@ -95,6 +99,11 @@ class Catalogue:
         known = self.peer.patients.get(uid, "P1")
         return bool(dated and (known.startswith(patient[:-1]) if patient.endswith("*") else known == patient))
 
-    def series(self, study_uids: Sequence[str], keys: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    def series(
+        self, study_uids: Sequence[str], keys: Mapping[str, str]
+    ) -> Iterator[tuple[str, Mapping[str, Mapping[str, str]]]]:
+        """The last part of their UIDs is their number."""
         for uid in study_uids:
-            yield uid, [series for series in self.peer.studies[uid] if series.endswith(keys["SeriesNumber"])]
+            listed = {series: {"SeriesNumber": series.rpartition(".")[2]} for series in self.peer.studies[uid]}
+            wanted = keys["SeriesNumber"]
+            yield uid, {series: each for series, each in listed.items() if self.heedless or wanted in each.values()}

@@ -9,10 +9,12 @@ import pytest
 
 from archive.errors import InvalidQuery, Unreachable
 from archive.index import State, Which, open_index
-from archive.index.jobs import CARRY, DONE, WAITS, Job, Jobs
+from archive.index.jobs import CARRY, WAITS, Jobs
+from archive.index.jobvalues import DONE, Found, Job
 from archive.services.fetching import FETCH, FROM
 from archive.services.fetchlane import FetchLane, Terms
-from archive.services.jobs import AHEAD, IMPORT, MIGRATE, Carrying, Order, balance, read_dates, read_keys
+from archive.services.joborder import Order, read_dates, read_keys
+from archive.services.jobs import AHEAD, IMPORT, MIGRATE, Carrying, balance
 from archive.services.slices import beginning_of, plain
 from tests.index.made import arrival
 from tests.services.peer import Catalogue, Peer
@@ -67,7 +69,7 @@ class Bench:
         return found
 
     def told(self, key: int) -> dict[str, Any]:
-        self.jobs.settle(key, self.now)
+        self.jobs.studies.settle(key, self.now)
         return balance(self.jobs, self.job(key))
 
 
@@ -138,7 +140,7 @@ def test_little_is_in_the_queue_at_a_time(tmp_path: Path) -> None:
     for _ in range(5):
         bench.carry()
     assert bench.index.queue.count(Which((FETCH,))) == {State.WAITING: AHEAD}
-    assert bench.jobs.open(key) == {"todo": 8, "queued": AHEAD}
+    assert bench.jobs.studies.open(key) == {"todo": 8, "queued": AHEAD}
     bench.run()
     assert part(bench.told(key), "studies") == (AHEAD + 8, 0, AHEAD + 8, 0, 0)
 
@@ -167,7 +169,7 @@ def test_a_paused_job_takes_its_studies_out_of_the_queue_and_goes_on_with_them(b
     assert bench.index.queue.count(Which((FETCH,))) == {State.WAITING: 3}  # the other one wants them too
     assert bench.jobs.pause(other, bench.now)
     assert bench.index.queue.count(Which((FETCH,))) == {}
-    assert bench.jobs.open(other) == {"todo": 3}
+    assert bench.jobs.studies.open(other) == {"todo": 3}
     bench.run(steps=20)
     assert bench.peer.asked == []
     assert bench.jobs.resume(key, bench.now) and bench.jobs.resume(other, bench.now)

@@ -36,7 +36,8 @@ def walk(
         found |= dict.fromkeys(answers)
         more: list[Slice] = []
         if len(answers) == limit:
-            more, note = split(asked, oldest_first=oldest_first, by_patient=True)
+            values = [dict(zip(("StudyDate", "PatientID"), studies[uid], strict=True)) for uid in answers]
+            more, note = split(asked, values, oldest_first=oldest_first, by_patient=True)
             notes += [note] if note else []
         kept, questions = json.dumps(plain([*rest, *later, *more])), questions + 1
     return list(found), notes, questions
