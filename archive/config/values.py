@@ -178,12 +178,12 @@ def _fingerprint_or_name(text: str) -> str:
 
 
 def _transfer_syntax(text: str) -> str:
-    from pydicom.uid import UID_dictionary  # ponderous, and seldom asked for
+    from archive.dicom.tables import UIDS  # the whole of them, for the few that name one
 
     text = text.strip()
     if _UID.fullmatch(text):
         return text
-    for uid, entry in UID_dictionary.items():
+    for uid, entry in UIDS.items():
         if entry[1] == "Transfer Syntax" and entry[4].lower() == text.lower():
             return uid
     raise Unfit("not a transfer syntax")

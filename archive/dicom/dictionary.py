@@ -1,19 +1,21 @@
-"""The data dictionary: tag to value representation and keyword (PS3.6), from pydicom's tables.
+"""The data dictionary: tag to value representation and keyword, and back (PS3.6), from pydicom's tables.
 
 Rules that hold here: an answer never depends on a data set except through the arguments; a tag nobody
-knows is "UN"; an ambiguous entry ("US or SS") is returned as it stands, whoever asks resolves it.
+knows is "UN"; an ambiguous entry ("US or SS") is returned as it stands, whoever asks resolves it; pydicom itself is
+asked for what is rare, and imported then.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from pydicom import datadict
+from archive.dicom.tables import ELEMENTS
 
 UNKNOWN = "UN"
 
 # PS3.6 chapter 6: the entries without repeating groups, ready for direct look-up.
-_VRS: dict[int, str] = {tag: entry[0] for tag, entry in datadict.DicomDictionary.items()}
+_VRS: dict[int, str] = {tag: entry[0] for tag, entry in ELEMENTS.items()}
+_TAGS: dict[str, int] = {entry[4]: tag for tag, entry in ELEMENTS.items()}
 
 SEQUENCE_TAGS: frozenset[int] = frozenset(tag for tag, vr in _VRS.items() if vr == "SQ")
 
@@ -34,6 +36,8 @@ def _rare_vr(tag: int) -> str:
         return "UL"
     if group & 1:
         return "LO" if 0x10 <= element <= 0xFF else UNKNOWN
+    from pydicom import datadict
+
     try:
         return datadict.dictionary_VR(tag)  # repeating groups: overlays, curves, …
     except KeyError:
@@ -43,6 +47,8 @@ def _rare_vr(tag: int) -> str:
 @lru_cache(maxsize=4096)
 def private_vr(tag: int, creator: str) -> str:
     """The VR that a known private creator gives to a tag of its block."""
+    from pydicom import datadict
+
     try:
         return datadict.private_dictionary_VR(tag, creator)
     except KeyError:
@@ -51,4 +57,16 @@ def private_vr(tag: int, creator: str) -> str:
 
 def keyword_of(tag: int) -> str:
     """The keyword of a standard tag, or its eight hexadecimal digits."""
-    return datadict.keyword_for_tag(tag) or f"{tag:08X}"
+    return (ELEMENTS[tag][4] if tag in ELEMENTS else _rare_keyword(tag)) or f"{tag:08X}"
+
+
+@lru_cache(maxsize=4096)
+def _rare_keyword(tag: int) -> str:
+    from pydicom import datadict
+
+    return datadict.keyword_for_tag(tag)
+
+
+def tag_for_keyword(keyword: str) -> int | None:
+    """The tag of a standard keyword."""
+    return _TAGS.get(keyword)

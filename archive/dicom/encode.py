@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pydicom.datadict import tag_for_keyword
-
 from archive.dicom import uids
 from archive.dicom.charset import UTF_8, Charset, charset_of
-from archive.dicom.dictionary import keyword_of, vr_of
+from archive.dicom.dictionary import keyword_of, tag_for_keyword, vr_of
 from archive.dicom.encoding import TEXT_VRS, Encoding, encoding_of
 from archive.dicom.inflate import RAW_DEFLATE
 from archive.dicom.values import bytes_of

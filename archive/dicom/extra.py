@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from pydicom.datadict import DicomDictionary, tag_for_keyword
-
 from archive.dicom.attributes import (
     BY_TAG,
     HEADER_TAGS,
@@ -22,7 +20,8 @@ from archive.dicom.attributes import (
     Key,
     Level,
 )
-from archive.dicom.dictionary import keyword_of, vr_of
+from archive.dicom.dictionary import keyword_of, tag_for_keyword, vr_of
+from archive.dicom.tables import ELEMENTS
 from archive.dicom.wanted import kind_of
 from archive.errors import ConfigurationError
 
@@ -64,7 +63,7 @@ def extra_attribute(name: str) -> Attribute:
         raise ConfigurationError(f"{name}: use LEVEL.Keyword, such as series.ScanningSequence")
     tag, level = tag_for_keyword(keyword), LEVELS[word.lower()]
     if not tag:
-        near = get_close_matches(keyword, (entry[4] for entry in DicomDictionary.values()), 1)
+        near = get_close_matches(keyword, (entry[4] for entry in ELEMENTS.values()), 1)
         raise ConfigurationError(f"{keyword} is no keyword of DICOM" + (f", did you mean {near[0]}?" if near else ""))
     if any(row.level is level for row in BY_TAG.get(tag, ())):
         raise ConfigurationError(f"{keyword} is indexed at this level without being named")
@@ -77,13 +76,13 @@ def _made(tag: int, level: Level) -> Attribute:
         raise ConfigurationError(f"{keyword} is no attribute that objects are found by")
     if kind_of(vr) == "other" or vr == "UN":
         raise ConfigurationError(f"{keyword} has VR {vr}, which is no text")
-    multiple = DicomDictionary[tag][1] != "1" if tag in DicomDictionary else False
+    multiple = ELEMENTS[tag][1] != "1" if tag in ELEMENTS else False
     return Attribute(keyword, tag, vr, level, Key.OPTIONAL, "", indexed=True, multiple=multiple, extra=True)
 
 
 def item_attribute(sequence: Attribute, tag: int) -> Attribute | None:
     """What a key in the item of an extra sequence means; None for what nobody knows or what is no text."""
     vr = vr_of(tag).split(" or ")[0]
-    if not tag & 0xFFFF or tag not in DicomDictionary or vr == "SQ" or kind_of(vr) == "other":
+    if not tag & 0xFFFF or tag not in ELEMENTS or vr == "SQ" or kind_of(vr) == "other":
         return None
     return Attribute(keyword_of(tag), tag, vr, sequence.level, Key.OPTIONAL, "", multiple=True, extra=True)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pydicom.datadict import tag_for_keyword
-
-from archive.dicom.dictionary import MISPLACED_GROUPS, keyword_of, private_vr, vr_of
+from archive.dicom.dictionary import MISPLACED_GROUPS, keyword_of, private_vr, tag_for_keyword, vr_of
 from archive.dicom.encoding import LONG_VRS, NUMBERS, SHORT_VRS, TEXT_VRS
 
 ALL = -1

@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
 from archive.dicom.attributes import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET, Attribute, Key, Level, column_name
-from archive.dicom.dictionary import vr_of
+from archive.dicom.dictionary import tag_for_keyword, vr_of
 from archive.dicom.keys import read_key
 from archive.dicom.moments import combined
 from archive.dicom.query import Condition, Return, Test, Within

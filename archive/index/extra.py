@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from pydicom.datadict import tag_for_keyword
-
 from archive.dicom.attributes import Attribute, Level
-from archive.dicom.dictionary import vr_of
+from archive.dicom.dictionary import tag_for_keyword, vr_of
 from archive.dicom.keys import SINGLE_TEXT, canonical_number
 from archive.dicom.names import folded_names, name_tokens, possible
 from archive.index.columns import COMPARABLE, INDEXED_LENGTH, ITEMS_LENGTH, LENGTH

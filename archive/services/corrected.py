@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from pydicom.datadict import tag_for_keyword
-
 from archive.dicom.attributes import BY_KEYWORD
 from archive.dicom.coerce import CORRECT, Change
-from archive.dicom.dictionary import vr_of
+from archive.dicom.dictionary import tag_for_keyword, vr_of
 from archive.errors import Missing
 from archive.index import Index, StoredInstance
 from archive.services.outgoing import Source, Subject
