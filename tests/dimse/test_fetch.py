@@ -167,6 +167,9 @@ def test_what_was_not_asked_for_is_not_taken_by_get(tmp_path: Path) -> None:
         words = PeerSource(other, "US", near.store).bring(STUDY, "", (), {f"{SERIES}.1": CT})
         assert "1 failed" in words
         assert near.index.is_empty()
+        # Where the peer has not listed all that it has, what comes is what it has.
+        assert PeerSource(other, "US", near.store).bring(STUDY, "", (), None) == ""
+        assert near.index.statistics().instances == 1
 
 
 def test_contexts_for_what_comes_fit_into_an_association() -> None:

@@ -162,6 +162,26 @@ def test_a_list_that_is_cut_off_is_not_the_whole_series(index: Index, peer: Peer
     assert index.tasks(kind=FETCH)[1].reason == "0 of 160 instances fetched, 150 were here, 10 missing"
 
 
+def test_a_series_that_is_counted_and_not_listed_is_fetched_as_a_whole(index: Index, peer: Peer, clock: Clock) -> None:
+    peer.shown = 0
+    want(index, clock)
+    lane(index, peer, clock).step()
+    assert (only(index).reason, index.statistics().instances) == ("3 of 3 instances fetched", 3)
+    assert (peer.asked, peer.expected) == ([("1.1", "", ())], [None])
+    want(index, clock)
+    lane(index, peer, clock).step()
+    assert index.tasks(kind=FETCH)[1].reason == "all 3 instances were here"
+
+
+def test_what_is_counted_and_neither_listed_nor_sent_is_missing(index: Index, peer: Peer, clock: Clock) -> None:
+    peer.studies["1.1"]["1.1.3"] = []
+    peer.counted = {"1.1.3": 4}
+    want(index, clock)
+    lane(index, peer, clock).step()
+    assert only(index).reason == "3 of 7 instances fetched, 4 missing"
+    assert only(index).payload["result"]["series_failed"] == 1
+
+
 def test_a_wrong_count_of_a_short_list_does_no_harm(index: Index, peer: Peer, clock: Clock) -> None:
     peer.counted = {"1.1.1": 7, "1.1.2": 0}
     want(index, clock)

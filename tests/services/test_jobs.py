@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from archive.errors import InvalidQuery, Unreachable
+from archive.errors import Unreachable
 from archive.index import State, Which, open_index
 from archive.index.jobs import CARRY, WAITS, Jobs
 from archive.index.jobvalues import DONE, Found, Job
-from archive.services.fetching import FETCH, FROM
+from archive.services import jobs
+from archive.services.fetching import FETCH, FROM, enqueue
 from archive.services.fetchlane import FetchLane, Terms
-from archive.services.joborder import Order, read_dates, read_keys
-from archive.services.jobs import AHEAD, IMPORT, MIGRATE, Carrying, balance
+from archive.services.joborder import Order
+from archive.services.jobs import AHEAD, IMPORT, MIGRATE, Answers, Carrying, balance
 from archive.services.slices import beginning_of, plain
 from tests.index.made import arrival
 from tests.services.peer import Catalogue, Peer
@@ -295,14 +296,128 @@ def test_a_limit_of_which_the_peer_says_nothing_is_found_out(tmp_path: Path) -> 
     assert part(bench.told(key), "studies") == (230, 230, 0, 0, 0)
 
 
-def test_keys_are_of_studies_or_of_series() -> None:
-    found = read_keys({"PatientID": "1", "Modality": "CT", "StudyDate": "20200101-"})
-    assert found == ({"PatientID": "1"}, {"Modality": "CT"}, "2020-01-01", "")
-    assert read_dates("20200131") == ("2020-01-31", "2020-01-31")
-    for wrong in ({"SOPInstanceUID": "1"}, {"Nothing": "1"}, {"StudyDate": "yesterday"}, {"StudyDate": "20201399"}):
-        with pytest.raises(InvalidQuery):
-            read_keys(wrong)
+def crowd(index_url: str, patients: list[str], **peer: Any) -> Bench:
+    """More studies on one day than the peer answers."""
+    bench = Bench(index_url, studies=len(patients), limit=peer.pop("limit", 20))
+    bench.peer.patients = dict(zip(bench.peer.studies, patients, strict=True))
+    for name, value in peer.items():
+        setattr(bench.catalogue, name, value)
+    return bench
 
 
-def test_an_order_is_kept_as_it_was_given() -> None:
-    assert Order(**ORDER) == Order()
+@pytest.mark.parametrize("patients", ["P{}", "", "7{}"])
+def test_a_peer_that_does_not_look_at_patient_ids_is_not_asked_by_them_without_end(
+    tmp_path: Path, patients: str
+) -> None:
+    bench = crowd(f"sqlite:///{tmp_path}/index.db", [patients.format(number) for number in range(30)])
+    fits = bench.catalogue._fits
+    bench.catalogue._fits = lambda uid, keys: fits(uid, {**keys, "PatientID": "*"})  # type: ignore[method-assign]
+    key = bench.begin(since="2020-01-31", until="2020-01-31")
+    bench.run()
+    assert bench.told(key)["state"] == DONE
+    assert part(bench.told(key), "studies") == (20, 0, 20, 0, 0)
+    assert len(bench.peer.questions) < 100
+    assert "may not have been listed" in " ".join(bench.told(key)["notes"])
+
+
+def test_a_peer_that_ignores_the_case_of_letters_is_asked_for_each_patient_once(tmp_path: Path) -> None:
+    bench = crowd(f"sqlite:///{tmp_path}/index.db", [f"ABC{number:02}" for number in range(30)])
+    fits = bench.catalogue._fits
+
+    def any_case(uid: str, keys: Any) -> bool:
+        return fits(uid, {**keys, "PatientID": keys.get("PatientID", "*").upper()})
+
+    bench.catalogue._fits = any_case  # type: ignore[method-assign]
+    key = bench.begin(since="2020-01-31", until="2020-01-31")
+    bench.run()
+    assert part(bench.told(key), "studies") == (30, 0, 30, 0, 0)
+    assert len(bench.peer.questions) < 500
+
+
+def test_a_peer_that_does_not_look_at_dates_and_gives_none_is_not_asked_day_by_day(bench: Bench) -> None:
+    bench.catalogue.limit, bench.peer.dates = 3, {}
+    bench.catalogue._fits = lambda uid, keys: True  # type: ignore[method-assign]
+    key = bench.begin(since="2000-01-01", until="2030-12-31")
+    bench.run()
+    assert part(bench.told(key), "studies") == (3, 0, 3, 0, 0)
+    assert len(bench.peer.questions) == 1 and "may not have been listed" in bench.told(key)["notes"][0]
+
+
+def test_a_peer_that_has_too_many_answers_to_whatever_it_is_asked_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "IN_VAIN", 5)
+    studies = bench.catalogue.studies
+    bench.catalogue.studies = lambda keys: Answers([], True)  # type: ignore[method-assign]
+    key = bench.begin()
+    for _ in range(6):
+        assert bench.carry()
+    assert bench.told(key)["why"] == "peer has too many answers to whatever it is asked"
+    assert not bench.carry()
+    bench.catalogue.studies = studies  # type: ignore[method-assign]
+    bench.run()
+    assert part(bench.told(key), "studies") == (3, 0, 3, 0, 0)
+
+
+def test_series_that_were_not_asked_for_are_not_fetched(bench: Bench) -> None:
+    bench.peer.studies["1.1"]["1.1.7"] = ["1.1.7.1"]
+    bench.catalogue.heedless = True
+    key = bench.begin(IMPORT, series_keys={"SeriesNumber": "7"})
+    bench.run()
+    assert bench.peer.asked == [("1.1", "1.1.7", ())]
+    assert part(bench.told(key), "studies") == (1, 0, 1, 0, 0)
+    assert bench.told(key)["notes"] == ["the peer lists series that were not asked for"]
+
+
+@pytest.mark.parametrize("ending", ["pause", "cancel"])
+def test_what_is_answered_after_a_person_has_held_it_up_begins_nothing(bench: Bench, ending: str) -> None:
+    key, studies = bench.begin(), bench.catalogue.studies
+
+    def meanwhile(keys: Any) -> Answers:
+        assert getattr(bench.jobs, ending)(key, bench.now)
+        return studies(keys)
+
+    bench.catalogue.studies = meanwhile  # type: ignore[method-assign]
+    before = bench.job(key).plan
+    bench.carry()
+    assert (bench.job(key).plan, bench.told(key)["studies"]["listed"]) == (before, 0)
+    bench.run(steps=10)
+    assert bench.peer.asked == [] and not bench.index.tasks(kind=CARRY)
+    bench.catalogue.studies = studies  # type: ignore[method-assign]
+    if ending == "pause":
+        assert bench.jobs.resume(key, bench.now)
+        bench.run()
+        assert part(bench.told(key), "studies") == (3, 0, 3, 0, 0)
+
+
+def test_studies_of_a_job_that_was_cancelled_meanwhile_are_not_put_into_the_queue(bench: Bench) -> None:
+    key = bench.begin()
+    bench.carry()
+    job = bench.job(key)
+    assert bench.jobs.cancel(key, bench.now)
+    bench.carrying._feed(job, Order(**job.options), bench.now)
+    assert not bench.jobs.studies.answered(job, [Found("1.9")], [], [], bench.now)
+    assert bench.index.tasks(kind=FETCH) == []
+    assert part(bench.told(key), "studies")[0] == bench.told(key)["studies"]["cancelled"] == 3
+
+
+def test_a_job_that_is_resumed_while_its_task_is_given_up_keeps_one(bench: Bench) -> None:
+    key = bench.begin()
+    assert bench.jobs.pause(key, bench.now)
+    (task,) = bench.index.lease(CARRY, "carrier", bench.now, seconds=60.0, limit=1, lane="FAR")
+    assert bench.jobs.resume(key, bench.now)
+    assert not bench.jobs.leave(key, task.id, "carrier")
+    assert bench.jobs.pause(key, bench.now) and bench.jobs.leave(key, task.id, "carrier")
+    assert bench.index.tasks(kind=CARRY) == []
+    assert bench.jobs.resume(key, bench.now)
+    bench.run()
+    assert bench.job(key).state == DONE
+
+
+def test_a_study_that_somebody_joins_while_a_job_is_paused_stays_in_the_queue(bench: Bench) -> None:
+    key = bench.begin()
+    bench.carry()
+    bench.carry()
+    enqueue(bench.index, "FAR", "1.1", bench.now, why="somebody")
+    assert bench.jobs.pause(key, bench.now)
+    assert [task.study_uid for task in bench.index.tasks(kind=FETCH)] == ["1.1"]
