@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from archive.errors import Refused, Unreachable
 from archive.index import NewTask, State, Task
 from archive.index.database import Session
 from archive.index.sync import Difference, Run, Step, SyncRows
-from archive.services import reconcile
+from archive.services import mending, reconcile
 from archive.services.comparing import Plan, TheirStudy
 from archive.services.fetching import FETCH, FROM
 from archive.services.inquiry import Terms
@@ -399,6 +400,22 @@ def test_a_peer_that_answers_oddly_is_told_in_words(two: Two, peer: Odd, said: s
     (found,) = two.rows.differences(run.id)
     assert what(found).startswith(said)
     assert two.run(run.id).counts["compared"] == 1
+
+
+def test_what_a_peer_lists_is_bounded_before_it_fills_our_memory(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies of one day cannot be asked for in parts, nor the images of one study."""
+    monkeypatch.setattr(reconcile, "MOST_HELD", 2)
+    run, task = two.begin(Plan(since="20260102", until="20260102"))
+    terms = Terms(THERE, frozenset({THERE}), "sync there")
+    endless = Odd(studies=(replace(STUDY, uid=f"{UID}.{number}") for number in itertools.count()))
+    with pytest.raises(Refused, match="too many studies of one date"):
+        Reconciliation(two.here.index, endless, terms, clock=time.time).work(run, two.write(run, task), enough=bool)
+    monkeypatch.setattr(mending, "MOST_IMAGES", 2)
+    series = {f"{UID}.{number}": ("CT", 2) for number in range(2)}
+    many = Odd(studies=[STUDY], series=series, images=["1", "2", "3"])
+    assert Reconciliation(two.here.index, many, terms, clock=time.time).work(run, two.write(run, task), enough=bool)
+    (found,) = two.rows.differences(run.id)
+    assert "it lists more images than a study has" in what(found) and not two.tasks(FETCH)
 
 
 def test_a_peer_that_falls_silent_is_unreachable_and_nothing_is_lost(two: Two) -> None:
