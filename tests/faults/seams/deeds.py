@@ -91,6 +91,29 @@ def _sent_before_it_is_answered() -> None:
     replace(Delivery, "_admit", hopeful)
 
 
+@seam("sent twice")
+def _sent_twice() -> None:
+    """Everything is handed over twice."""
+    from archive.dimse.delivery import PeerChannel
+
+    put = PeerChannel.put
+
+    def twice(self: Any, items: Any) -> None:
+        put(self, items)
+        put(self, items)
+
+    replace(PeerChannel, "put", twice)
+
+
+@seam("newest first")
+def _newest_first() -> None:
+    """What is sent together goes in the order that is not that of arrival."""
+    from archive.dimse.delivery import PeerChannel
+
+    put = PeerChannel.put
+    replace(PeerChannel, "put", lambda self, items: put(self, items[::-1]))
+
+
 @seam("queries take turns")
 def _queries_take_turns() -> None:
     """One query at a time, and none is quick."""
