@@ -106,5 +106,33 @@ def test_a_round_number_of_answers_is_looked_into() -> None:
 
 def test_an_answer_of_another_day_is_none() -> None:
     span = Slice("2020-01-01", "2020-01-31")
-    dates = ("20200115", "20200201", "20191231", "", "2020.01.15", "garbage!")
-    assert [has(span, text) for text in dates] == [True, False, False, True, True, True]
+    dates = ("20200115", "20200201", "20191231", "", "2020.01.15", "2021.01.15", "garbage!")
+    assert [has(span, text) for text in dates] == [True, False, False, True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("patients", "parts", "said"),
+    [
+        (["a1", "a2"], 1, False),
+        (["a1", "A2"], 1, False),
+        (["a1", ""], 1, False),  # who gives no patient id is not against it
+        ([], 1, False),  # more than it answers, and none of them given
+        (["a1", "b2"], 0, True),
+        (["", ""], 0, True),
+        (["A1", "A2"], 0, False),  # asked for by "A*" as well
+    ],
+)
+def test_a_question_is_asked_in_parts_when_the_answers_are_to_it(patients: list[str], parts: int, said: bool) -> None:
+    asked = Slice("2020-01-01", "2020-01-01", beginning="a")
+    answers = [{"StudyDate": "20200101", "PatientID": patient} for patient in patients]
+    more, note = split(asked, answers, oldest_first=False, by_patient=True)
+    assert (len(more), bool(note)) == (parts, said)
+
+
+@pytest.mark.parametrize(
+    ("dates", "parts"), [(["20200103"], 2), (["2020.01.03", ""], 2), ([""], 0), (["20200103", "20210101"], 0)]
+)
+def test_a_span_is_halved_when_the_answers_lie_in_it(dates: list[str], parts: int) -> None:
+    answers = [{"StudyDate": day, "PatientID": "P"} for day in dates]
+    more, note = split(Slice("2020-01-01", "2020-01-31"), answers, oldest_first=False, by_patient=True)
+    assert (len(more), bool(note)) == (parts, not parts)
