@@ -24,7 +24,7 @@ def warnings(config: Config, reading: Reading) -> Iterator[Complaint]:
     for check in (open_door, out_of_reach, limits, near_titles, password, data_in_etc):
         yield from check(config, reading)
     for name, peer in config.peers.items():
-        for check_peer in (callable_peer, source, tls_peer):
+        for check_peer in (callable_peer, fetched_peer, source, tls_peer):
             yield from check_peer(join("peers", name), peer, config, reading)
 
 
@@ -96,6 +96,25 @@ def callable_peer(key: str, peer: Peer, config: Config, reading: Reading) -> Ite
     if peer.port is not None and peer.address is None:
         problem = "networks only: the archive does not know where to call it"
         yield reading.about(f"{key}.host", problem, "the peer's own address as first entry of a list would do")
+
+
+def fetched_peer(key: str, peer: Peer, config: Config, reading: Reading) -> Iterator[Complaint]:
+    """What comes by C-MOVE comes as any object that the peer stores."""
+    if "store" in peer.allow or peer.fetch.retrieve != "move":
+        return
+    for why in _fetched(key, peer, config, reading):
+        problem = f"no store, but {why}: what it sends by C-MOVE would be refused"
+        yield reading.about(f"{key}.allow", problem, "store, or fetch: {retrieve: get}, would do")
+        return
+
+
+def _fetched(key: str, peer: Peer, config: Config, reading: Reading) -> Iterator[str]:
+    """What shows that a peer is fetched from."""
+    pulls = [sync for sync in config.sync if sync.peer == peer.aet and sync.mends in ("pull", "both")]
+    yield from (f"sync {sync.name} fetches from it" for sync in pulls)
+    yield from (f"prefetch {rule.name} fetches from it" for rule in config.prefetch if peer.aet in rule.from_)
+    if f"{key}.fetch" in reading.nodes:
+        yield "it says how it is fetched from"
 
 
 def source(key: str, peer: Peer, config: Config, reading: Reading) -> Iterator[Complaint]:

@@ -46,6 +46,29 @@ def test_a_likely_mistake_is_named(warned: Warned, text: str, said: str) -> None
     assert found[0].startswith("2: ")
 
 
+FETCHED = "peers: {{PACS: {{host: 10.0.0.1, port: 104{}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (FETCHED.format("") + "sync: [{name: second, peer: PACS, direction: both}]", "sync second fetches from it"),
+        (FETCHED.format("") + "prefetch: [{name: heads, from: [PACS]}]", "prefetch heads fetches from it"),
+        (FETCHED.format(", fetch: {rate: 5MB}"), "it says how it is fetched from"),
+    ],
+)
+def test_a_peer_that_is_fetched_from_must_be_allowed_to_store(warned: Warned, text: str, why: str) -> None:
+    (said,) = warned(OPEN + text)
+    assert f"peers.PACS.allow: no store, but {why}: what it sends by C-MOVE would be refused" in said
+    right = (("port: 104", "port: 104, allow: [echo, store]"), ("104,", "104, fetch: {retrieve: get},"))
+    for old, new in right if "rate" not in text else right[:1]:
+        assert warned(OPEN + text.replace(old, new)) == []
+
+
+def test_a_peer_that_is_only_sent_to_need_not_store(warned: Warned) -> None:
+    assert warned(f"{OPEN}{FETCHED.format('')}sync: [{{name: second, peer: PACS}}]\n") == []
+
+
 def test_peers_that_no_listener_serves_are_named(warned: Warned) -> None:
     assert "but CT1 calls from another" in warned("peers: {CT1: {host: 10.0.0.1}}\n")[0]
     assert warned("peers: {CT1: {host: 127.0.0.1}}\n") == []
