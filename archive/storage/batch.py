@@ -9,6 +9,7 @@ import datetime
 import os
 import secrets
 
+from archive.storage import file_systems
 from archive.storage.files import make_folder, sync_below
 
 BATCH = 1000  # files per folder: few enough for `ls` and backup tools, enough to make new folders rare
@@ -26,6 +27,7 @@ class Batch:
         self._name = f"objects/{date}/{secrets.token_hex(4)}"
         make_folder(root_fd, "objects")
         make_folder(root_fd, f"objects/{date}")
+        _spread(root_fd, f"objects/{date}")
         os.mkdir(self._name, dir_fd=root_fd)
         sync_below(root_fd, f"objects/{date}")
         sync_below(root_fd, "objects")
@@ -38,3 +40,11 @@ class Batch:
     def next(self) -> str:
         self._count += 1
         return f"{self._name}/{self._count:04d}.dcm"
+
+
+def _spread(root_fd: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        file_systems.spread(fd)
+    finally:
+        os.close(fd)

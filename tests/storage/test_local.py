@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def test_names_are_never_used_twice(volume: Volume) -> None:
     assert len(set(names)) == len(names)
     assert len({name.rsplit("/", 1)[0] for name in names}) == 3
     assert names[0].startswith("objects/20231114/")
+
+
+def test_folders_lie_apart_where_the_file_system_takes_the_hint(volume: Volume) -> None:
+    day = (volume.root / volume.new_path()).parent.parent
+    said = subprocess.run(["lsattr", "-d", day], capture_output=True, text=True, check=False)
+    kind = subprocess.run(["stat", "-f", "-c", "%T", day], capture_output=True, text=True, check=True).stdout.strip()
+    assert ("T" in said.stdout.split(" ")[0]) is (kind == "ext2/ext3" and said.returncode == 0)
 
 
 def test_a_missing_sentinel_is_an_unmounted_disk(tmp_path: Path) -> None:
