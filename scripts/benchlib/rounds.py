@@ -46,11 +46,12 @@ def run(plan: Plan, folder: Path) -> Results:
     results = Results()
     sets = Sets(folder / "data", plan.scale, {})
     for number in range(plan.rounds):
+        (place := folder / f"round-{number + 1}").mkdir()
         for variant in VARIANTS:
             workloads = [one for one in plan.workloads if one.variant == variant and not (one.once and number)]
             if workloads:
                 say(f"round {number + 1} of {plan.rounds}, {variant}")
-                _variant(plan, workloads, variant, number, sets, folder, results)
+                _variant(plan, workloads, variant, number, sets, place, results)
     return results
 
 
