@@ -20,7 +20,7 @@ from archive.errors import Refused
 from archive.index import StoredInstance, Task
 from archive.services.destination import Delivered, Fate
 from archive.services.hooks import Hooks, Parcel
-from archive.services.outgoing import Outgoing
+from archive.services.outgoing import Outgoing, plain
 from archive.services.retrieve import OpenFile
 
 OpenInstance = Callable[[StoredInstance], OpenFile]
@@ -44,7 +44,7 @@ class PeerReach:
         self._destination = destination
         self._open_file = open_file
         self._codec = codec
-        self._outgoing = outgoing
+        self._outgoing = outgoing or plain()
         self._hooks = hooks
         self._proof = proof or ByQuery(destination)
         self._associations = associations or destination.store_associations

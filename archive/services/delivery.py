@@ -17,7 +17,7 @@ from archive.errors import ArchiveError
 from archive.index import Index, Lane, Settled, State, StoredInstance, Task
 from archive.services.alarms import BEGINS, OVER, ROUTE, Alarm, Raise, nobody
 from archive.services.destination import Channel, Conditions, Delivered, Fate, Reach, again
-from archive.services.hooks import Hooks
+from archive.services.hooks import Hooks, is_owed
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.schedule import chance, pause
 
@@ -257,14 +257,10 @@ class Delivery:
             self._note(Settled(task.id, State.WAITING, words, opens, counted=False), now)
         elif found is None:
             self._note(Settled(task.id, State.FAILED, DELETED), now)
-        elif task.payload.get("deidentify") and not self._deidentifies(task):
+        elif is_owed(task, self._hooks(task)):
             self._note(Settled(task.id, State.FAILED, IDENTIFIED), now)
         else:
             self._waiting.append((task, found[0]))
-
-    def _deidentifies(self, task: Task) -> bool:
-        hooks = self._hooks(task)
-        return hooks is not None and hooks.deidentify is not None
 
     def _feed(self, now: float) -> float | None:
         """Hand over what the rate allows; seconds until more may go."""

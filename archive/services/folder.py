@@ -21,7 +21,7 @@ from archive.errors import ArchiveError, StorageFailed, Unreachable
 from archive.index import StoredInstance, Task
 from archive.services.destination import Delivered, Fate
 from archive.services.hooks import Hooks, Parcel, as_sent, known_as
-from archive.services.outgoing import Outgoing, Receiver, mapped
+from archive.services.outgoing import Outgoing, Receiver, mapped, plain
 from archive.services.retrieve import OpenFile
 from archive.services.routing import file_name
 from archive.storage.local import sync_folder
@@ -57,7 +57,7 @@ class FolderReach:
         """
         self._hooks = hooks
         self.root = root
-        self._outgoing = outgoing
+        self._outgoing = outgoing or plain()
         self._receiver = Receiver(NAME, local_aet)
         self._open_file = open_file
         self._describe = describe
@@ -101,7 +101,7 @@ class FolderReach:
 
     def _write(self, parcel: Parcel, layout: str, facts: Facts, folders: set[Path]) -> None:
         with self._open_file(parcel.instance) as file:
-            changes = self._outgoing.changes(parcel, self._receiver, file) if self._outgoing else ()
+            changes = self._outgoing.changes(parcel, self._receiver, file)
             path = self.root / file_name(layout, known_as(facts, changes))
             self._write_file(path, parcel, file, changes, folders)
 
@@ -117,7 +117,7 @@ class FolderReach:
         instance = as_sent(parcel.instance, parcel.hooks)
         syntax = file.transfer_syntax or instance.transfer_syntax
         try:
-            if self._outgoing is not None and changes:
+            if changes:
                 with mapped(file) as data:
                     compose(instance, syntax, self._outgoing.changed(data, syntax, changes), part)
             else:

@@ -13,7 +13,7 @@ from archive.dicom.coerce import Change
 from archive.dicom.deidentify import Deidentifier, Found, Person
 from archive.dicom.rule import Facts
 from archive.errors import NotDeidentified
-from archive.index import StoredInstance
+from archive.index import StoredInstance, Task
 
 # PS3.4 B.5: kinds whose pixels usually show who it is, unless Burned In Annotation (0028,0301) says NO, and documents,
 # which nobody can clean.
@@ -38,7 +38,7 @@ class Deidentify:
         if (_is_one_of(sop_class_uid, _SHOWING) or found.burned_in) and not no:
             raise NotDeidentified("not de-identified: it may show patient data in its pixels")
         if found.overlay_in_pixels:
-            raise NotDeidentified("not de-identified: an overlay may show patient data in its pixels")
+            raise NotDeidentified("not de-identified: an overlay is in the bits of its pixels")
 
 
 def _is_one_of(uid: str, kinds: Sequence[str]) -> bool:
@@ -86,6 +86,11 @@ class Parcel:
     @property
     def transfer_syntax(self) -> str:
         return self.instance.transfer_syntax
+
+
+def is_owed(task: Task, hooks: Hooks | None) -> bool:
+    """Whether a task is to de-identify, and the route that it names does not any more."""
+    return bool(task.payload.get("deidentify")) and (hooks is None or hooks.deidentify is None)
 
 
 def hooks_of(item: object) -> Hooks | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from archive.dicom.coercion import ROUTE, Action, CoerceRule
@@ -20,7 +22,7 @@ from archive.services.destination import Conditions, Fate
 from archive.services.folder import FolderReach
 from archive.services.hooks import Deidentify, Hooks
 from archive.services.outgoing import Outgoing
-from archive.services.proof import Proof
+from archive.services.proof import UNPROVEN, Proof
 from archive.services.routing import facts_of
 from tests.dimse.archives import Archive, fill, instance, parts
 from tests.services.test_delivery import SENT, TERMS, Lane
@@ -29,6 +31,8 @@ KEY = "a secret of at least thirty-two characters"
 HIDDEN = Hooks(deidentify=Deidentify(Deidentifier((), KEY)))
 MARKED = Hooks(coerce=("mark",))
 RULE = CoerceRule(ROUTE, actions=(Action("set", parse_path("InstitutionName"), text="Marked"),), name="mark")
+CHANGING = Changing("ARCHIVE", lambda: 0.0, [RULE])
+STUDIES = itertools.count(2)
 
 
 def test_one_image_by_two_routes_is_sent_twice_one_after_the_other(index: Index) -> None:
@@ -77,8 +81,35 @@ def test_a_proof_asks_under_the_uids_that_were_sent(index: Index) -> None:
     assert len(uids) >= 3 and all(uid.startswith("2.25.") for uid in uids)
 
 
-def written(archive: Archive, root: Path, hooks: Hooks | None) -> list[tuple[str, str]]:
-    """Everything in the archive into a folder; what became of it."""
+@pytest.mark.parametrize("terms", [{}, {"r": replace(TERMS, verify=True, hooks=MARKED)}])
+def test_nobody_is_asked_under_the_uids_it_has_here_when_the_route_is_another(
+    index: Index, terms: dict[str, object]
+) -> None:
+    lane = Lane(index, Conditions(terms={"r": replace(TERMS, verify=True, hooks=HIDDEN)}))
+    lane.begin()
+    lane.add("a", deidentify=True)
+    lane.step(0.2)
+    lane.peer.answer(SENT, "a")
+    lane.step(0.2)
+    lane.step(5)
+    asked: list[StoredInstance] = []
+    lane.peer.missing = lambda items: set(map(str, asked.extend(items) or ()))  # type: ignore[func-returns-value, method-assign]
+    Proof("WS1", lane.index, lane.peer, Conditions(terms=terms), owner="me", clock=lambda: lane.now).step()  # type: ignore[arg-type]
+    assert lane.ends()["a"] == (State.FAILED, UNPROVEN)
+    assert "a" not in {each.sop_instance_uid for each in asked}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    with parts(tmp_path_factory.mktemp("archive")) as made:
+        yield made
+
+
+def written(
+    archive: Archive, root: Path, hooks: Hooks | None, *objects: Dataset, outgoing: bool = True
+) -> list[tuple[str, str]]:
+    """Objects that are stored into a folder; what became of them."""
+    fill(archive, *objects)
     root.mkdir()
     keywords = ["PatientID", "AccessionNumber", "StudyDate", "SOPInstanceUID"]
 
@@ -89,20 +120,21 @@ def written(archive: Archive, root: Path, hooks: Hooks | None) -> list[tuple[str
     reach = FolderReach(
         root, archive.retrieve.open, describe,  # type: ignore[arg-type]
         lambda task: "{PatientID}/{StudyDate}/{AccessionNumber}/{SOPInstanceUID}.dcm",
-        outgoing=Outgoing([Changing("ARCHIVE", lambda: 0.0, [RULE]).coerced], system="A", clock=lambda: 0.0),
+        outgoing=Outgoing([CHANGING.coerced], system="A", clock=lambda: 0.0) if outgoing else None,
         hooks=lambda task: hooks,
     )  # fmt: skip
     channel = reach.open(lambda: None)
     task = Task(1, "deliver", "folder:x", {}, State.LEASED, 0, 1, None, "", 0, None, "")
-    channel.put([(task, each.instance) for each in archive.index.queue.described(())])
+    uids = [str(each.SOPInstanceUID) for each in objects]
+    channel.put([(task, each.instance) for each in archive.index.queue.described((), sop_instance_uids=uids)])
     return [(each.fate.value, each.reason) for each in channel.results()]
 
 
-def test_a_folder_gets_files_and_names_that_tell_nothing(tmp_path: Path) -> None:
-    with parts(tmp_path) as archive:
-        fill(archive, instance(1, patient="P-77"), instance(2, patient="P-77"))
-        both = Hooks(("mark",), Deidentify(Deidentifier(("shift-dates", "retain-device"), KEY)))
-        assert {each[0] for each in written(archive, tmp_path / "out", both)} == {Fate.SENT.value}
+def test_a_folder_gets_files_and_names_that_tell_nothing(archive: Archive, tmp_path: Path) -> None:
+    study = next(STUDIES)
+    objects = instance(1, study=study, patient="P-77"), instance(2, study=study, patient="P-77")
+    both = Hooks(("mark",), Deidentify(Deidentifier(("shift-dates", "retain-device"), KEY)))
+    assert {each[0] for each in written(archive, tmp_path / "out", both, *objects)} == {Fate.SENT.value}
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) == 2 and len({path.parent for path in files}) == 1
     for path in files:
@@ -113,13 +145,18 @@ def test_a_folder_gets_files_and_names_that_tell_nothing(tmp_path: Path) -> None
         assert "OriginalAttributesSequence" not in ds and ds.InstitutionName not in ("", "Marked")
 
 
-def test_a_rule_for_routes_is_applied_by_those_that_name_it(tmp_path: Path) -> None:
-    with parts(tmp_path) as archive:
-        fill(archive, instance(1))
-        for name, hooks in (("with", MARKED), ("without", None), ("other", Hooks(coerce=("another",)))):
-            written(archive, tmp_path / name, hooks)
-            (path,) = (tmp_path / name).rglob("*.dcm")
-            assert ("InstitutionName" in pydicom.dcmread(path)) is (name == "with")
+def test_a_rule_for_routes_is_applied_by_those_that_name_it(archive: Archive, tmp_path: Path) -> None:
+    marked = instance(3, study=next(STUDIES))
+    for name, hooks in (("with", MARKED), ("without", None), ("other", Hooks(coerce=("another",)))):
+        written(archive, tmp_path / name, hooks, marked)
+        (path,) = (tmp_path / name).rglob("*.dcm")
+        assert ("InstitutionName" in pydicom.dcmread(path)) is (name == "with")
+
+
+def test_an_archive_that_changes_nothing_deidentifies_all_the_same(archive: Archive, tmp_path: Path) -> None:
+    written(archive, tmp_path / "out", HIDDEN, instance(4, study=next(STUDIES), patient="P-78"), outgoing=False)
+    (path,) = (tmp_path / "out").rglob("*.dcm")
+    assert b"P-78" not in path.read_bytes() and pydicom.dcmread(path).PatientIdentityRemoved == "YES"
 
 
 PIXELS = "not de-identified: it may show patient data in its pixels"
@@ -139,24 +176,20 @@ PIXELS = "not de-identified: it may show patient data in its pixels"
     ],
 )
 def test_what_may_show_who_it_is_is_refused(
-    tmp_path: Path, sop_class: str, burned_in: str, send: bool, said: str
+    archive: Archive, tmp_path: Path, sop_class: str, burned_in: str, send: bool, said: str
 ) -> None:
-    made = instance(1, **({"sop_class": sop_class} if sop_class else {}))  # type: ignore[arg-type]
+    made = instance(1, study=next(STUDIES), **({"sop_class": sop_class} if sop_class else {}))  # type: ignore[arg-type]
     if burned_in:
         made.BurnedInAnnotation = burned_in
-    with parts(tmp_path) as archive:
-        fill(archive, made)
-        hooks = Hooks(deidentify=Deidentify(Deidentifier((), KEY), send))
-        ((fate, reason),) = written(archive, tmp_path / "out", hooks)
+    hooks = Hooks(deidentify=Deidentify(Deidentifier((), KEY), send))
+    ((fate, reason),) = written(archive, tmp_path / "out", hooks, made)
     assert (fate, reason) == ((Fate.REFUSED.value, said) if said else (Fate.SENT.value, "written"))
     assert len(list((tmp_path / "out").rglob("*.dcm"))) == (not said)
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_an_overlay_in_the_bits_of_the_pixels_is_refused(tmp_path: Path) -> None:
-    made = instance(1)
+def test_an_overlay_in_the_bits_of_the_pixels_is_refused(archive: Archive, tmp_path: Path) -> None:
+    made = instance(5, study=next(STUDIES))
     made.add_new(0x60000100, "US", 16)
-    with parts(tmp_path) as archive:
-        fill(archive, made)
-        ((fate, reason),) = written(archive, tmp_path / "out", HIDDEN)
+    ((fate, reason),) = written(archive, tmp_path / "out", HIDDEN, made)
     assert fate == Fate.REFUSED.value and "overlay" in reason
