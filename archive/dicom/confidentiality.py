@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from archive.dicom.dictionary import vr_of
+from archive.dicom.dictionary import UNKNOWN, vr_of
+from archive.dicom.encoding import TEXT_VRS
 
 REMOVE, EMPTY, DUMMY, UID, KEEP, SHIFT = "X", "Z", "D", "U", "K", "S"
 
@@ -95,21 +96,27 @@ _BASIC = {
 }
 
 # Table E.1-1, column "Retain Patient Characteristics Option": K; what is C there stays removed.
-_CHARACTERISTICS = "00100040 00101010 00101020 00101030 00102160 001021A0 001021C0 00102203"
-
-# Table E.1-1, column "Retain Device Identity Option": K.
-_DEVICE = """
-    00081010 0016004E 0016004F 00160050 00160051 00181000 00181002 00181004 00181005 00181007 00181008 00181009
-    0018100A 0018100B 0018700A 00189367 00189371 00189373 00321020 00321021 00400001 00400010 00400011 00400241
-    00400242 00404025 00404027 00404028 00404030 00500020 30080105 300A00B2 300A0216 3010002D 30100043
+_CHARACTERISTICS = """
+    00100040 00100043 00100046 00100047 00101010 00101020 00101030 00102160 00102161 00102162 001021A0 001021C0
+    00102203 0072005F
 """
 
-# Table E.1-1: dates and times that no option retains.
-_BIRTH = frozenset((0x00100030, 0x00100032))
+# Table E.1-1, column "Retain Device Identity Option": K; what is C there (AE titles) stays removed.
+_DEVICE = """
+    00081010 0014407C 0014407E 0016004E 0016004F 00160050 00160051 00181000 00181002 00181004 00181005 00181007
+    00181008 00181009 0018100A 0018100B 00181200 00181201 00181202 00181203 00181204 00181205 00185011 0018700A
+    0018700C 0018700E 00189367 00189371 00189373 00203401 00321020 00400010 00400011 00400242 00404025 00404027
+    00404028 00404030 00500020 04000563 30080105 300A00B2 300A0216 300C0127 3010002D 30100043
+"""
+
+# Table E.1-1, columns of the options for dates: what has VR DA, DT or TM and is retained by neither (birth, GPS), what
+# both retain without being one of these, and what full dates retain alone.
+_NEVER_DATED = frozenset((0x00100030, 0x00100032, 0x00160077))
 _TIMEZONE = 0x00080201
+_STAMPS = frozenset((0x00340007, 0x04000310))
 
 # Table E.1-1, column "Retain UIDs Option": sequences of references that stay, and the two UIDs that do not.
-_REFERENCES = frozenset((0x00081110, 0x00081111, 0x00081140, 0x00082112))
+_REFERENCES = frozenset((0x00081110, 0x00081111, 0x00081120, 0x00081140, 0x00082112))
 _NEVER_RETAINED = frozenset((0x0040A124, 0x04000100))
 
 # PS3.6: UIDs of classes, syntaxes and registries, which name no instance; the table has none of them.
@@ -125,7 +132,6 @@ CLASS_UIDS = frozenset(
 # and the names of coding schemes (PS3.3 8.8).
 _CODES = frozenset((0x00080104, 0x00080106, 0x0008010E, 0x00080114, 0x00080115, 0x00080116, 0x00080119, 0x00080120))
 _FREE_VRS = frozenset(("LT", "ST", "UT", "UC", "UR", "AE"))
-_DATE_VRS = frozenset(("DA", "DT", "TM"))
 
 OPTIONS: Mapping[str, str] = {
     "retain-dates": "dates and times stay as they are (E.3.6, full dates)",
@@ -164,33 +170,44 @@ class Profile:
         self._table = {tag: self._code(tag, code) for tag, code in BASIC.items()}
         for option, text in (("retain-patient-characteristics", _CHARACTERISTICS), ("retain-device", _DEVICE)):
             if option in options:
-                self._table |= dict.fromkeys(_tags(text), KEEP)
+                # Dates that are to move would be told by one that does not; what nobody knows cannot be looked into.
+                stay = (tag for tag in _tags(text) if self._table[tag] != SHIFT and vr_of(tag) != UNKNOWN)
+                self._table |= dict.fromkeys(stay, KEEP)
 
     def _code(self, tag: int, code: str) -> str:
         """One letter for a row of the table."""
         if tag in _REFERENCES and self._uids == KEEP:
             return KEEP
-        if code in ("U", "X/Z/U*"):
+        if code in ("U", "X/Z/U*") or vr_of(tag) == "UI":
             return UID if tag in _NEVER_RETAINED else self._uids
-        if self._dates["TM"] and tag == _TIMEZONE:
+        if (self._dates["TM"] and tag == _TIMEZONE) or (self._dates["DT"] == KEEP and tag in _STAMPS):
             return KEEP
-        dated = self._dates.get(vr_of(tag), "") if tag not in _BIRTH else ""
+        dated = self._dates.get(vr_of(tag), "") if tag not in _NEVER_DATED else ""
         return dated or code.rpartition("/")[2]
 
-    def of(self, tag: int) -> str:
-        """What becomes of an attribute; of a sequence that stays, the same is asked for what is in it."""
+    def of(self, tag: int, written: str = UNKNOWN) -> str:
+        """What becomes of an attribute, which has VR ``written`` where that is known.
+
+        Of a sequence that stays, the same is asked for what is in it.
+        """
         group = tag >> 16
         if group & 1 or group < 4 or group >> 8 in (0x50, 0x60):
             return REMOVE
-        return self._table.get(tag) or self._unnamed(tag, vr_of(tag))
+        known = vr_of(tag)
+        fate = self._table.get(tag) or self._unnamed(tag, known)
+        if fate != KEEP or written == UNKNOWN or written in known:
+            return fate
+        if written in TEXT_VRS and not TEXT_VRS.intersection(known.split(" or ")):
+            return EMPTY
+        return self._unnamed(tag, written)
 
     def _unnamed(self, tag: int, vr: str) -> str:
         """An attribute that the table does not name: nothing that may be about somebody, nothing that nobody knows."""
-        if vr == "UN":
+        if vr == UNKNOWN:
             return REMOVE
         if vr == "UI":
             return KEEP if tag in CLASS_UIDS else self._uids
-        if vr in _DATE_VRS:
+        if vr in self._dates:
             return self._dates[vr] or EMPTY
         if vr in _FREE_VRS and tag not in _CODES:
             return EMPTY

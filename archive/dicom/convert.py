@@ -16,7 +16,7 @@ from archive.dicom.limits import LIMITS, Limits
 from archive.dicom.rewrite import Rewriter
 from archive.dicom.source import STEP, MemorySource, Source, StreamSource, copied
 from archive.dicom.uids import TransferSyntax, transfer_syntax
-from archive.errors import NotTranscodable
+from archive.errors import NotTranscodable, NotUnderstood
 
 
 def convert(data: Buffer, from_syntax: str, to_syntax: str, limits: Limits = LIMITS) -> Iterator[bytes]:
@@ -52,13 +52,18 @@ def _converted(data: Buffer, read: TransferSyntax, write: TransferSyntax, limits
 
 
 def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What was deflated here a moment ago, in bounded steps."""
+    """What comes deflated, in bounded steps; how much it is was looked at when it was stored."""
     inflater = zlib.decompressobj(RAW_DEFLATE)
-    for piece in pieces:
-        while piece:
-            yield inflater.decompress(piece, STEP)
-            piece = inflater.unconsumed_tail
-    yield inflater.flush()
+    try:
+        for piece in pieces:
+            while piece:
+                yield inflater.decompress(piece, STEP)
+                piece = inflater.unconsumed_tail
+        yield inflater.flush()
+    except zlib.error as error:
+        raise NotUnderstood("Data set is not deflated as its transfer syntax says", str(error)) from error
+    if not inflater.eof:
+        raise NotUnderstood("Deflated data set ends in the middle")
 
 
 def deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:

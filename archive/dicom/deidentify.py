@@ -33,7 +33,7 @@ from archive.dicom.pseudonyms import Pseudonyms, shifted
 from archive.dicom.rewrite import Rewriter, _Level
 from archive.dicom.source import Source, StreamSource, copied
 from archive.dicom.spans import head
-from archive.dicom.uids import EXPLICIT_LITTLE
+from archive.dicom.uids import EXPLICIT_LITTLE, is_uid
 from archive.dicom.uids import transfer_syntax as syntax_facts
 from archive.errors import NotUnderstood
 
@@ -49,6 +49,10 @@ _DUMMIES = {
     "AE": "ANON", "AS": "000Y", "CS": "ANON", "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
     "TM": "000000", "UR": "about:blank",
 }  # fmt: skip
+# PS3.5 6.2: what values that stay because they are names of nobody, or dates, may be made of (UI by its own rule).
+_WRITTEN_IN = {vr: frozenset(text) for vr, text in {
+    "UI": "", "DA": "0123456789.\\ ", "TM": "0123456789.:\\ ", "DT": "0123456789.+-\\ ",
+}.items()}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class Deidentifier:
 
     def uid(self, uid: str) -> str:
         """The UID under which an object, series or study goes out."""
-        return uid if "retain-uids" in self.profile.options else self.names.uid(uid)
+        return uid if "retain-uids" in self.profile.options and _is_uids(uid) else self.names.uid(uid)
 
     def look(self, pieces: Iterator[bytes], transfer_syntax: str) -> Found:
         """Read a data set from end to end. Raises NotUnderstood for whatever ``pieces`` would."""
@@ -105,7 +109,7 @@ class Deidentifier:
         fate = self.profile.of(tag)
         if fate == SHIFT:
             return shifted(value, person.days)
-        return "\\".join(map(self.uid, value.split("\\"))) if fate == UID else value if fate == KEEP else ""
+        return self.names.uids(value) if fate == UID else value if fate == KEEP else ""
 
     def _passed(
         self, pieces: Iterator[bytes], transfer_syntax: str, person: Person, found: Found
@@ -155,7 +159,7 @@ class _Pass(Rewriter):
             raise NotUnderstood("Item or delimiter outside of a sequence", f"{tag:08X}")
         if level.above is None:
             self._insert(level, tag)
-        fate = self._fate(level, tag)
+        fate = self._fate(level, tag, vr)
         known = vr_of(tag).split(" or ")[0]
         if vr not in ("SQ", UNKNOWN) and length == UNDEFINED:
             yield from self._fragments(level, tag, vr, fate)
@@ -165,7 +169,7 @@ class _Pass(Rewriter):
             self._drop(level, tag, vr, length)
         elif self._in_dummy and fate == KEEP and tag != CHARSET:
             self._replace(level, tag, vr, length, DUMMY)
-        elif fate == KEEP and tag not in (CHARSET, BURNED_IN):
+        elif fate == KEEP and tag not in (CHARSET, BURNED_IN) and vr not in _WRITTEN_IN:
             yield from self._value(level, tag, vr, length)
         else:
             self._replace(level, tag, vr, length, fate)
@@ -176,10 +180,10 @@ class _Pass(Rewriter):
     def _in_dummy(self) -> bool:
         return self._state.dummy_above is not None
 
-    def _fate(self, level: _Level, tag: int) -> str:
+    def _fate(self, level: _Level, tag: int, vr: str) -> str:
         if not tag & 0xFFFF or (level.above is None and tag in _OURS):
             return REMOVE
-        return self._by.profile.of(tag)
+        return self._by.profile.of(tag, vr)
 
     def _drop(self, level: _Level, tag: int, vr: str, length: int) -> None:
         """A value that does not go out, but may say whose it is or where that can be read."""
@@ -211,16 +215,16 @@ class _Pass(Rewriter):
         text = self._text(raw, vr)
         if level.above is None:
             self._note_found(tag, text)
-        if fate == KEEP:
+        if fate == KEEP and _is_kept(vr, text):
             return raw
         if tag in (PATIENT_NAME, PATIENT_ID) and level.above is None:
             return self._person.patient_id.encode() if raw else b""
-        if fate == EMPTY or not raw:
+        if fate == EMPTY or not raw or (fate == KEEP and vr != "UI"):
             return b""
         if fate == UID or vr == "UI":
-            return "\\".join(map(self._by.uid, text.split("\\"))).encode("ascii", "replace")
+            return self._by.names.uids(text).encode("ascii", "replace")
         if fate == SHIFT:
-            return "\\".join(shifted(value.strip(), self._person.days) for value in text.split("\\")).encode()
+            return "\\".join(shifted(value, self._person.days) for value in _values(text)).encode()
         return self._dummy(vr, text, raw)
 
     def _dummy(self, vr: str, text: str, raw: bytes) -> bytes:
@@ -326,6 +330,19 @@ class _Pass(Rewriter):
             word = "UNMODIFIED" if "retain-dates" in options else "MODIFIED" if "shift-dates" in options else "REMOVED"
             return element(encoding, tag, "CS", word.encode())
         return _codes(encoding, ["basic", *(name for name in METHODS if name in options)])
+
+
+def _values(text: str) -> list[str]:
+    return [value.strip(" \0") for value in text.split("\\")]
+
+
+def _is_kept(vr: str, text: str) -> bool:
+    """Whether a value that stays is what values of its VR are made of."""
+    return _is_uids(text) if vr == "UI" else not set(text) - _WRITTEN_IN.get(vr, set(text))
+
+
+def _is_uids(text: str) -> bool:
+    return all(is_uid(each, lenient=True) for each in _values(text))
 
 
 def _codes(encoding: Encoding, names: list[str]) -> bytes:

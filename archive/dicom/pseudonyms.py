@@ -9,11 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import uuid
 from datetime import date, timedelta
 
-WELL_KNOWN = "1.2.840.10008."  # PS3.6 annex A: UIDs of the standard name nobody's objects
+from archive.dicom.uids import is_registered
+
 MOST_DAYS = 1095  # a date moves back by 1 to this many days, the same for all of a patient
+# PS3.5 6.2: DA, and DT from the day on; what else stands in such a value is no part of a date.
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)(\d{0,6}(?:\.\d{1,6})?(?:[+-]\d{4})?)", re.ASCII)
 
 
 class Pseudonyms:
@@ -28,9 +32,13 @@ class Pseudonyms:
 
     def uid(self, uid: str) -> str:
         """Another UID (PS3.5 B.2); those of the standard and what is empty stay."""
-        if not uid or uid.startswith(WELL_KNOWN):
+        if not uid or is_registered(uid):
             return uid
         return f"2.25.{uuid.UUID(bytes=self._hash('uid', uid)[:16], version=5).int}"
+
+    def uids(self, text: str) -> str:
+        """The same for a value of VR UI."""
+        return "\\".join(self.uid(each.strip(" \0")) for each in text.split("\\"))
 
     def word(self, kind: str, value: str) -> str:
         """12 letters and digits for a value."""
@@ -47,8 +55,9 @@ class Pseudonyms:
 
 def shifted(value: str, days: int) -> str:
     """A value of VR DA or DT on another day, "" for one that names no day or is none."""
+    match = _DATE.fullmatch(value)
     try:
-        found = date(int(value[:4]), int(value[4:6]), int(value[6:8])) + timedelta(days)
+        found = date(*map(int, match.groups()[:3])) + timedelta(days) if match else None
     except (ValueError, OverflowError):
         return ""
-    return f"{found:%Y%m%d}".rjust(8, "0") + value[8:]
+    return f"{found:%Y%m%d}".rjust(8, "0") + match[4] if match and found else ""

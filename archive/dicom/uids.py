@@ -12,8 +12,7 @@ import uuid
 from dataclasses import dataclass
 from enum import Enum
 
-from pydicom._uid_dict import UID_dictionary
-
+from archive.dicom.tables import UIDS
 from archive.errors import InvalidUID
 
 # Made once from a random UUID (PS3.5 B.2); it names this implementation for as long as it lives.
@@ -47,6 +46,11 @@ def check_uid(text: str, name: str = "data set", lenient: bool = False) -> str:
     if not is_uid(text, lenient):
         raise InvalidUID(f"Invalid UID in {name}")
     return text
+
+
+def is_registered(uid: str) -> bool:
+    """Whether the standard has given it to something (PS3.6 annex A): it names nobody's objects then."""
+    return uid in UIDS
 
 
 class Pixels(Enum):
@@ -111,7 +115,7 @@ NEWER_NAMES = {
 
 
 def _syntax(uid: str, pixels: Pixels) -> TransferSyntax:
-    known = UID_dictionary.get(uid)
+    known = UIDS.get(uid)
     return TransferSyntax(
         uid=uid,
         name=NEWER_NAMES.get(uid) or (known[0] if known else "Private"),
