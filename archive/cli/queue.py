@@ -107,6 +107,7 @@ def _row(task: Task, reason: str) -> dict[str, Any]:
         "route": task.payload.get("route") or task.payload.get("by") or _other(task),
         "study": task.study_uid,
         "instance": task.payload.get("sop", ""),
+        "deidentify": bool(task.payload.get("deidentify")),
         "created": task.created,
         "due": task.due,
         "finished": task.finished,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archive.app.routing import routes_of, routing
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn
 from archive.cli.queue import moment
 from archive.config import Config
+from archive.config.routing import Route
 from archive.index import Index, open_index
 from archive.index.described import Described
 from archive.services.routing import READY, STUDY, Decision, Routing, facts_of, timed, why
 
-LIST = {"name": "name", "trigger": "trigger", "match": "match", "to": "to", "stop": "stop", "priority": "priority"}
+LIST = {
+    "name": "name", "trigger": "trigger", "match": "match", "to": "to", "stop": "stop", "priority": "priority",
+    "changes": "changes",
+}  # fmt: skip
 
 
 def add(commands: Commands) -> None:
@@ -43,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace, config: Config) -> int:
     rows: list[dict[str, Any]] = [
         {"name": each.name, "trigger": each.trigger, "match": each.match, "to": list(each.to), "stop": each.stop,
-         "priority": each.priority}
+         "priority": each.priority, "changes": changes_of(each)}
         for each in routes_of(config)
     ]  # fmt: skip
     if not options.json:
@@ -54,7 +58,7 @@ def _list(options: argparse.Namespace, config: Config) -> int:
 
 def _test(options: argparse.Namespace, config: Config, since: float | None) -> int:
     routes, index = routing(config), open_index(config.index.url)
-    found = Verdicts(routes)
+    found = Verdicts(routes, {route.name: changes_of(route) for route in routes_of(config)})
     for each in _objects(index, routes, options.study, since):
         found.add(each)
     if not found.objects:
@@ -65,14 +69,22 @@ def _test(options: argparse.Namespace, config: Config, since: float | None) -> i
     else:
         print(f"{found.objects} instances of {len(found.studies)} studies; nothing was sent")
         show_table(
-            ["route", "trigger", "instances", "to", "why"],
-            [[row["route"], row["trigger"], row["instances"], _targets(row), row["why"]] for row in found.rows()],
+            ["route", "trigger", "instances", "to", "changes", "why"],
+            [[row["route"], row["trigger"], row["instances"], _targets(row), row["changes"], row["why"]]
+             for row in found.rows()],
         )
     return 0
 
 
 def _objects(index: Index, routes: Routing, study: str | None, since: float | None) -> Iterable[Described]:
     return index.queue.described(routes.keywords(), study_uid=study or "", since=since)
+
+
+def changes_of(route: Route) -> str:
+    """What a route does to the objects that it sends, in words."""
+    made = [f"coerced: {', '.join(route.coerce)}"] if route.coerce else []
+    made += [f"de-identified: {', '.join(route.deidentify)}"] if route.deidentify else []
+    return "; ".join(made)
 
 
 def _targets(row: dict[str, Any]) -> str:
@@ -83,8 +95,8 @@ def _targets(row: dict[str, Any]) -> str:
 class Verdicts:
     """What the routes say about many objects, counted by route."""
 
-    def __init__(self, routes: Routing) -> None:
-        self._routes = routes
+    def __init__(self, routes: Routing, changes: Mapping[str, str]) -> None:
+        self._routes, self._changes = routes, changes
         self.objects = 0
         self.studies: set[str] = set()
         self._fits: Counter[str] = Counter()
@@ -116,6 +128,7 @@ class Verdicts:
                 "instances": self._fits[route.name],
                 "to": dict(self._to[route.name]),
                 "left_out": self._left_out[route.name],
+                "changes": self._changes[route.name],
                 "why": self._reason(route.name),
             }
             for route in self._routes.routes
