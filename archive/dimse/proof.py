@@ -10,19 +10,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from archive.dicom.attributes import Level
-from archive.dicom.query import Root
 from archive.dicom.references import Reference
 from archive.dicom.uids import new_uid
-from archive.dimse import scu
 from archive.dimse.asking import requesting, wait_elsewhere
 from archive.dimse.destinations import Destination
+from archive.dimse.inquiry import PeerInquiry
 from archive.errors import Unreachable
 from archive.index import Index, StoredInstance, Wakes
 from archive.index.commitments import WAITING
 from archive.services.commitment import Asking
 
-SOP_INSTANCE_UID = 0x00080018
 PATIENCE = 60.0  # seconds for the report of a commitment
 
 
@@ -38,13 +35,10 @@ class ByQuery:
         by_series: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for item in items:
             by_series[item.study_uid, item.series_uid].add(item.sop_instance_uid)
-        return {uid for series, uids in by_series.items() for uid in uids - self._found(*series)}
-
-    def _found(self, study_uid: str, series_uid: str) -> set[str]:
-        """The SOP Instance UIDs that the peer has of a series."""
-        keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": ""}
-        answers = scu.find(self._destination, Root.STUDY, Level.IMAGE, keys)
-        return {answer.text(SOP_INSTANCE_UID) for answer in answers}
+        if not by_series:
+            return set()
+        with PeerInquiry(self._destination).open() as questions:
+            return {uid for series, uids in by_series.items() for uid in uids - questions.images(*series).keys()}
 
 
 class ByCommitment:
