@@ -114,6 +114,13 @@ def _newest_first() -> None:
     replace(PeerChannel, "put", lambda self, items: put(self, items[::-1]))
 
 
+@seam("no pause before a destination is asked again")
+def _no_pause() -> None:
+    from archive.services import delivery
+
+    replace(delivery, "pause", lambda delays, tries, factor=1.0: 0.001)
+
+
 @seam("queries take turns")
 def _queries_take_turns() -> None:
     """One query at a time, and none is quick."""
