@@ -7,6 +7,7 @@ understand a level has refused it, and says so; every question has an end and a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -33,6 +34,9 @@ STUDY_UID, SERIES_UID, IMAGE_UID, CLASS_UID = (
 )  # fmt: skip
 NUMBERS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 ABOVE = {Level.SERIES: (STUDY_UID,), Level.IMAGE: (STUDY_UID, SERIES_UID)}
+# One with letters too, of a peer that knows no better; nothing that, asked for, means several of them, or any.
+_UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
+DIGITS = 9  # of a number that can be one of images
 SECONDS = 1800.0  # for all answers to a question
 ALL_SECONDS = 4 * 3600.0  # to one for all studies
 
@@ -78,8 +82,8 @@ class Questions:
         """Those that match; the peer is asked to stop after ``limit`` of them, ``ended`` hears its final status."""
         wanted = dict.fromkeys(self._keywords, "") | dict(keys)
         for answer in self._ask(Level.STUDY, wanted, limit, ended):
-            if (study := self._study(answer)).uid:
-                yield study
+            if _uid(answer, STUDY_UID):
+                yield self._study(answer)
 
     def _study(self, answer: Identifier) -> TheirStudy:
         values = _values(answer, self._keywords)
@@ -100,13 +104,13 @@ class Questions:
         """The series of a study that match, with the peer's values of these keys."""
         wanted = {SERIES_UID: "", **keys, STUDY_UID: study_uid}
         answers = self._ask(Level.SERIES, wanted)
-        return {uid: _values(each, keys) for each in answers if (uid := _text(each, SERIES_UID))}
+        return {uid: _values(each, keys) for each in answers if (uid := _uid(each, SERIES_UID))}
 
     def images(self, study_uid: str, series_uid: str) -> dict[str, str]:
         """The SOP Instance UIDs of a series, with their SOP classes as far as the peer gives them."""
         keys = {STUDY_UID: study_uid, SERIES_UID: series_uid, IMAGE_UID: "", CLASS_UID: ""}
         answers = self._ask(Level.IMAGE, keys)
-        return {uid: _text(each, CLASS_UID) for each in answers if (uid := _text(each, IMAGE_UID))}
+        return {uid: _text(each, CLASS_UID) for each in answers if (uid := _uid(each, IMAGE_UID))}
 
     # -- any question ---------------------------------------------------------------------------
 
@@ -139,5 +143,11 @@ def _text(answer: Identifier, keyword: str) -> str:
     return answer.text(tag_for_keyword(keyword) or 0).strip(" \0")
 
 
+def _uid(answer: Identifier, keyword: str) -> str:
+    """Empty for what is none."""
+    text = _text(answer, keyword)
+    return text if _UID.fullmatch(text) else ""
+
+
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None

@@ -30,6 +30,15 @@ def test_what_belongs_to_other_studies_and_series_is_not_booked_to_the_one_asked
         assert questions.series(STUDY) == {SERIES: ("CT", None), "1.2.3.2": ("CT", None)}
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_what_is_no_uid_names_nothing_and_what_is_no_number_counts_nothing() -> None:
+    uids = ("*", "1.?", "1.2\\1.3", "1" * 65, "1 2", "1/../2")
+    good = [answer(StudyInstanceUID=STUDY, NumberOfStudyRelatedInstances=number) for number in ("12", "-5")]
+    with pynetdicom(finding(*(answer(StudyInstanceUID=uid) for uid in uids), *good)) as other:
+        with PeerInquiry(other).open() as questions:
+            assert [(each.uid, each.instances) for each in questions.between("", "")] == [(STUDY, 12), (STUDY, None)]
+
+
 def test_more_than_there_can_be_is_refused_and_the_next_question_has_its_own_answers(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
