@@ -164,7 +164,7 @@ class Coerce:
 
     name: str = option(NAME, None, "what routes call it (on: route)", unset="")
     on: str = option(one_of(COERCE_ON), None, "when it is applied", required=True)
-    from_: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who sends (else than on: receive our own); empty is all")
+    from_: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who sends (ours but on: receive); empty is all")
     to: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who receives; empty is all")
     match: str = option(RULE, "", "which objects, as they are before any rule; empty is all")
     copy: tuple[Any, ...] = option(Table(SOURCE), {}, "first: attribute: the attribute whose value it takes")

@@ -126,7 +126,8 @@ def test_receivers_get_nothing_that_tells_whose_it_is(site: Site, tmp_path: Path
 
 def check_they_fit(got: list[Dataset], sent: list[Dataset]) -> None:
     """One study of one patient still, whose images name each other; and each says what was done to it."""
-    for name in ("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "StudyDate"):
+    uids_of = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    for name in ("PatientID", "PatientName", "StudyDate", *uids_of):
         (value,) = {str(ds[name].value) for ds in got}
         assert value and value != str(sent[0][name].value), name
     uids = {int(ds.InstanceNumber): str(ds.SOPInstanceUID) for ds in got}
