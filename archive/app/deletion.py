@@ -1,26 +1,19 @@
-"""Deletion as an open archive does it."""
+"""Files of what was deleted go: by a worker, or all at once before an index is made anew."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
 
+from archive.app.ledgers import deletion_of
 from archive.app.store import Archive
 from archive.config import Config
 from archive.index import Index
-from archive.services.corrections import FOLDER as CORRECTIONS
-from archive.services.corrections import Corrections
-from archive.services.deletion import FOLDER, Deletion, Unlinking
+from archive.services.deletion import Unlinking
 from archive.services.placing import MAIN
-from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from archive.workers.unlink import UnlinkDeleted
 from archive.workers.worker import Worker
-
-
-def deletion_of(index: Index, volume: Volume, others: Mapping[str, Volume] | None = None) -> Deletion:
-    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS, guard=volume.require), time.time)
-    return Deletion(index, corrections, Ledger(volume.root / FOLDER, guard=volume.require), volume, others)
 
 
 def finish_deletions(index: Index, volumes: Mapping[str, Volume]) -> int:

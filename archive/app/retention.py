@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from archive.app.deletion import deletion_of
+from archive.app.ledgers import deletion_of
 from archive.app.store import Archive
 from archive.config import Config
 from archive.config.retention import COMMIT

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from archive.app import receiving
@@ -146,6 +146,18 @@ def index_of(config: Config) -> Index:
     """The index of a configuration, open."""
     extra = ExtraKeys.of(config.index.extra_keys)
     return open_index(config.index.url, statement_timeout=config.index.statement_timeout, extra=extra)
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[tuple[Index, Volume]]:
+    """Index and main volume, for a command that needs no more of the archive."""
+    index = index_of(config)
+    volume = open_volume(config, index, time.time)
+    try:
+        yield index, volume
+    finally:
+        volume.close()
+        index.close()
 
 
 def open_journal(config: Config, volume: Volume, slot: int | None = None) -> Journal:

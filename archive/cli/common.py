@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -68,6 +70,14 @@ def show(options: argparse.Namespace, titles: Mapping[str, str], rows: Iterable[
 def when(seconds: float | None) -> str:
     """Local time, to the second."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""
+
+
+def user(named: str = "") -> str:
+    """Who acts: the one that is named, else the user of this command; a container's may have no name."""
+    try:
+        return named or getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def warn(text: object) -> None:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from archive.app.store import index_of, open_volume
+from archive.app import store
+from archive.app.ledgers import corrections_of
 from archive.cli.commands import COMMANDS
-from archive.cli.common import Commands, command, configuration, show, show_json, show_table, when
+from archive.cli.common import Commands, command, configuration, show, show_json, show_table, user, when
 from archive.dicom.attributes import Level
 from archive.errors import NotPossible
 from archive.index.corrections import By, Operation
 from archive.index.overlay import Person
-from archive.services.corrections import FOLDER, Corrections, by
-from archive.storage.ledger import Ledger
+from archive.services.corrections import Corrections, by
 
 TITLES = {"number": "number", "when": "when", "kind": "what", "about": "about", "actor": "by", "reason": "why",
           "undone_by": "undone by"}  # fmt: skip
@@ -124,20 +122,14 @@ def full(given: Sequence[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def opened(options: argparse.Namespace) -> Iterator[Corrections]:
-    config = configuration(options)
-    index = index_of(config)
-    volume = open_volume(config, index, time.time)
-    try:
-        yield Corrections(index, Ledger(volume.root / FOLDER, guard=volume.require), time.time)
-    finally:
-        volume.close()
-        index.close()
+    with store.opened(configuration(options)) as (index, volume):
+        yield corrections_of(index, volume)
 
 
 def perform(options: argparse.Namespace, act: Act) -> int:
-    who = by(options.user or getpass.getuser(), options.reason, options.name)
+    actor = by(user(options.user), options.reason, options.name)
     with opened(options) as corrections:
-        done = act(corrections, options, who)
+        done = act(corrections, options, actor)
     if options.json:
         show_json(described(done) | {"dry_run": options.dry_run} if done else None)
     elif done is None:

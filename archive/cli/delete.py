@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import getpass
 import sys
-import time
 
-from archive.app.deletion import deletion_of
-from archive.app.store import index_of, open_volume
-from archive.cli.common import Commands, command, configuration, show_json, warn
+from archive.app.ledgers import deletion_of
+from archive.app.store import opened
+from archive.cli.common import Commands, command, configuration, show_json, user, warn
 from archive.cli.status import readable
 from archive.services.corrections import by
 from archive.services.deletion import Deleted
@@ -26,10 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = configuration(options)
-    index = index_of(config)
-    volume = open_volume(config, index, time.time)
-    try:
+    with opened(configuration(options)) as (index, volume):
         deletion = deletion_of(index, volume)
         found = [deletion.would_delete(uid) for uid in dict.fromkeys(options.uids)]
         if not options.json:
@@ -38,12 +33,8 @@ def run(options: argparse.Namespace) -> int:
         if not options.dry_run and not (options.yes or asked()):
             warn("nothing was deleted")
             return 1
-        user = options.user or getpass.getuser()
         if not options.dry_run:
-            found = [deletion.delete(each.uid, by(user, options.reason)) for each in found]
-    finally:
-        volume.close()
-        index.close()
+            found = [deletion.delete(each.uid, by(user(options.user), options.reason)) for each in found]
     if options.json:
         show_json([dataclasses.asdict(each) | {"level": each.level.name} for each in found])
     elif not options.dry_run:

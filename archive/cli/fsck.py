@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from archive.app.causes import causes
 from archive.app.receiving import sources
-from archive.app.store import Archive, index_of, open_volume, recover
+from archive.app.store import Archive, opened, recover
 from archive.app.volumes import known_volumes
 from archive.cli.common import Commands, command, configuration, show_json
 from archive.config import Config
@@ -74,16 +74,11 @@ def _opened(config: Config, *, repair: bool) -> Iterator[tuple[Index, Mapping[st
             ]  # fmt: skip
             yield archive.index, archive.volumes, archive.integrity, strays
         return
-    index = index_of(config)
-    volume = open_volume(config, index, time.time)
-    try:
+    with opened(config) as (index, volume):
         volumes = known_volumes(config, index, time.time) | {volume.name: volume}
         integrity, grace = Integrity(index, volumes, time.time, causes(config)), _grace(volume)
         there = [each for each in volumes.values() if each.is_there()]
         yield index, volumes, integrity, [Strays(index, each, integrity, None, time.time, grace) for each in there]
-    finally:
-        volume.close()
-        index.close()
 
 
 def _grace(volume: Volume, own: int = 0) -> float:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from archive.app.store import index_of, open_volume
-from archive.cli.common import configuration, show, show_json, warn, when
+from archive.app.ledgers import holds_of
+from archive.app.store import index_of, opened
+from archive.cli.common import configuration, show, show_json, user, warn, when
 from archive.index import holds as rows
 from archive.index.corrections import By, Operation
 from archive.index.held import Name
 from archive.index.holds import Hold
 from archive.index.overlay import Person
-from archive.services.corrections import FOLDER, by
+from archive.services.corrections import by
 from archive.services.holds import PATIENT, Holds, of_accession, of_patient, of_study
-from archive.storage.ledger import Ledger
 
 LISTED = {"number": "hold", "scope": "of", "owner": "which", "studies": "studies", "since": "since", "actor": "by",
           "reason": "why"}  # fmt: skip
@@ -33,39 +32,33 @@ def add(made: argparse.ArgumentParser) -> None:
     made.add_argument("--number", metavar="N", type=int, help="release: one hold")
 
 
-def hold(options: argparse.Namespace, user: str) -> int:
-    return _change(options, user, Holds.hold)
+def hold(options: argparse.Namespace) -> int:
+    return _change(options, Holds.hold)
 
 
-def release(options: argparse.Namespace, user: str) -> int:
+def release(options: argparse.Namespace) -> int:
     if options.number is not None:
-        return _with(options, user, [lambda holds, who: holds.release_number(options.number, who)])
-    return _change(options, user, Holds.release)
+        return _with(options, [lambda holds, who: holds.release_number(options.number, who)])
+    return _change(options, Holds.release)
 
 
-def _change(options: argparse.Namespace, user: str, do: Callable[[Holds, Name, By], Operation]) -> int:
+def _change(options: argparse.Namespace, do: Callable[[Holds, Name, By], Operation]) -> int:
     names = [of_study(uid) for uid in options.studies]
     names += [of_patient(options.patient, options.issuer)] if options.patient else []
     names += [of_accession(options.accession)] if options.accession else []
     if not names:
         warn(f"studies {options.action} needs a Study Instance UID, --patient or --accession")
         return 2
-    return _with(options, user, [lambda holds, who, name=name: do(holds, name, who) for name in names])  # type: ignore[misc]
+    return _with(options, [lambda holds, who, name=name: do(holds, name, who) for name in names])  # type: ignore[misc]
 
 
-def _with(options: argparse.Namespace, user: str, steps: Sequence[Callable[[Holds, By], Operation]]) -> int:
+def _with(options: argparse.Namespace, steps: Sequence[Callable[[Holds, By], Operation]]) -> int:
     if not options.why:
         warn(f"studies {options.action} needs --why TEXT")
         return 2
-    config = configuration(options)
-    index = index_of(config)
-    volume = open_volume(config, index, time.time)
-    try:
-        holds = Holds(index, Ledger(volume.root / FOLDER, guard=volume.require), time.time)
-        done = [step(holds, by(options.user or user, options.why)) for step in steps]
-    finally:
-        volume.close()
-        index.close()
+    with opened(configuration(options)) as (index, volume):
+        holds = holds_of(index, volume)
+        done = [step(holds, by(user(options.user), options.why)) for step in steps]
     said = [{"operation": each.number, "kind": each.kind, **each.draft.arguments} for each in done]
     show_json(said) if options.json else print(f"{options.action}: {', '.join(str(each.number) for each in done)}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from archive.app.causes import causes
 from archive.app.matching import matching_of
 from archive.app.orders import field_map
 from archive.app.store import index_of
-from archive.cli.common import Commands, command, configuration, show, show_json, warn, when
+from archive.cli.common import Commands, command, configuration, show, show_json, user, warn, when
 from archive.cli.corrections import opened
 from archive.config import Config
 from archive.dicom.worklist import WorklistQuery
@@ -178,13 +177,13 @@ def _match(options: argparse.Namespace, matching: Matching, index: Index) -> int
     if len(found) != 1:
         warn(f"{len(found) or 'no'} orders {options.order}; name it by its UID")
         return 1
-    matching.match(options.study, found[0], options.user or getpass.getuser(), options.reason)
+    matching.match(options.study, found[0], user(options.user), options.reason)
     print(f"study {options.study} is of order {found[0].accession_number or found[0].study_uid}")
     return 0
 
 
 def _unmatch(options: argparse.Namespace, matching: Matching, index: Index) -> int:
-    matching.unmatch(options.study, options.user or getpass.getuser(), options.reason)
+    matching.unmatch(options.study, user(options.user), options.reason)
     print(f"study {options.study} is of no order")
     return 0
 

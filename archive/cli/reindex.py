@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from archive.app.deletion import finish_deletions
 from archive.app.receiving import sources
-from archive.app.store import index_of, open_volume, recover, rules, settle_journals
+from archive.app.store import opened, recover, rules, settle_journals
 from archive.app.volumes import long_term, seen_volumes
 from archive.cli.common import Commands, command, configuration, show_json, warn
 from archive.config import Config
@@ -34,9 +34,7 @@ def run(options: argparse.Namespace) -> int:
     if in_use(config.storage.path / "journal"):
         raise ConfigurationError("the archive is running: stop it first")
     settle_journals(config)
-    index = index_of(config)
-    volume = open_volume(config, index, time.time)
-    try:
+    with opened(config) as (index, volume):
         volumes = seen_volumes(config, index, time.time, volume)
         finish_deletions(index, volumes)
         others = [each for each in volumes.values() if each is not volume]
@@ -44,9 +42,6 @@ def run(options: argparse.Namespace) -> int:
         total = work.begin(resume=options.resume)
         with tqdm(total=total, unit="file", disable=True if options.json else None) as bar:
             report = work.run(lambda done: bar.update(done - bar.n))
-    finally:
-        volume.close()
-        index.close()
     recover(config)
     return _report(options, report)
 

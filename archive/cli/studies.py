@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import getpass
-import os
 from typing import Any
 
 from archive.app.life import lifecycle_of
 from archive.app.store import index_of
 from archive.cli import holds
-from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
+from archive.cli.common import Commands, command, configuration, show, show_json, show_table, user, warn, when
 from archive.index import Index, StudySummary
 from archive.index.holds import holding
 from archive.services.lifecycle import COMPLETE, READ, READY, REPORTED, STATES, UNMATCHED, Lifecycle
@@ -47,7 +45,7 @@ def add(commands: Commands) -> None:
 
 def studies(options: argparse.Namespace) -> int:
     if options.action in ("hold", "release"):
-        return (holds.hold if options.action == "hold" else holds.release)(options, _who())
+        return (holds.hold if options.action == "hold" else holds.release)(options)
     if options.action == "holds":
         return holds.holds(options)
     config = configuration(options)
@@ -96,15 +94,7 @@ def _show(options: argparse.Namespace, index: Index, lifecycle: Lifecycle) -> in
 
 def _say(options: argparse.Namespace, lifecycle: Lifecycle) -> int:
     """Put a study into a state; ready is tech complete: nobody waits for a quiet time."""
-    changed = lifecycle.set_state(options.study, options.action, f"said by {_who()}")
+    changed = lifecycle.set_state(options.study, options.action, f"said by {user()}")
     said = {"study_uid": options.study, "state": lifecycle.state(options.study), "changed": changed}
     show_json(said) if options.json else print(options.action if changed else f"was {options.action} already")
     return 0
-
-
-def _who() -> str:
-    """The user of this command; a container's may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
