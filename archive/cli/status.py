@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import socket
+from contextlib import closing
 from typing import Any
 
 from archive import __version__
@@ -16,7 +17,7 @@ from archive.cli.common import Commands, command, configuration, show_json, when
 from archive.cli.queue import destinations
 from archive.config import Config, Listener
 from archive.config.keeping import COMPRESSIONS
-from archive.index import open_index
+from archive.index import Index, open_index
 from archive.index.upkeep import Saved
 from archive.log import escape
 from archive.services.compression import KIND as COMPRESS
@@ -35,20 +36,21 @@ def status(options: argparse.Namespace) -> int:
     """Exit status 1 when a listener does not answer."""
     config = configuration(options)
     answering = {f"{listener.host}:{listener.port}": answers(listener) for listener in config.listeners}
-    said = {
-        "version": __version__,
-        "ae": config.ae.title,
-        "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
-        "index": dataclasses.asdict(open_index(config.index.url).statistics()),
-        "storage": _storage(config),
-        "volumes": _volumes(config),
-        "quarantine": open_index(config.index.url).count_quarantined(),
-        "keeping": _keeping(config),
-        "retention": standing(open_index(config.index.url)),
-        "extra_keys": dataclasses.asdict(open_index(config.index.url).extra_progress()),
-        "destinations": destinations(open_index(config.index.url)),
-        "sync": summaries(open_index(config.index.url), config),
-    }
+    with closing(open_index(config.index.url)) as index:
+        said = {
+            "version": __version__,
+            "ae": config.ae.title,
+            "listeners": {name: "answers" if good else "does not answer" for name, good in answering.items()},
+            "index": dataclasses.asdict(index.statistics()),
+            "storage": _storage(config),
+            "volumes": _volumes(index, config),
+            "quarantine": index.count_quarantined(),
+            "keeping": _keeping(index),
+            "retention": standing(index),
+            "extra_keys": dataclasses.asdict(index.extra_progress()),
+            "destinations": destinations(index),
+            "sync": summaries(index, config),
+        }
     if options.json:
         show_json(said)
     else:
@@ -56,9 +58,8 @@ def status(options: argparse.Namespace) -> int:
     return 0 if all(answering.values()) else 1
 
 
-def _keeping(config: Config) -> dict[str, Any]:
+def _keeping(index: Index) -> dict[str, Any]:
     """What compression has saved, which files are damaged, and how far scrubbing has come."""
-    index = open_index(config.index.url)
     waiting: dict[str, int] = {}
     for (kind, _, state), count in index.task_counts().items():
         if kind == COMPRESS:
@@ -123,9 +124,9 @@ def _print(said: dict[str, Any]) -> None:
         print(f"  sync {row['sync']} with {row['peer']}: {escape(row['result'])}")
 
 
-def _volumes(config: Config) -> dict[str, Any] | None:
+def _volumes(index: Index, config: Config) -> dict[str, Any] | None:
     """Volumes and what moves between them; None where there is one."""
-    found = overview_of(config, open_index(config.index.url))
+    found = overview_of(config, index)
     if found is None:
         return None
     volumes = [
