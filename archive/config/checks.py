@@ -12,12 +12,10 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from .availability import notified
 from .certificates import Finding, examine, examine_authority
 from .complaints import Complaint, Where
 from .document import join
 from .kinds import Reading
-from .mpps import receivers
 from .notify import notices
 from .prefetch import prefetches
 from .receiving import coercions
@@ -25,6 +23,7 @@ from .retention import kept
 from .routing import routes
 from .sections import TLS, Config, Listener, PeerTLS
 from .sync import syncs
+from .telling import told
 from .volumes import volumes
 
 Check = Callable[[Config, Reading], Iterator[Complaint]]
@@ -36,7 +35,7 @@ COMMIT_WAYS = ("commit_same_association", "commit_new_association", "commit_both
 def complaints(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Everything that keeps a configuration from being used."""
     for check in (
-        titles, limits, listeners, client_certificates, peers, routes, syncs, coercions, receivers, notified, kept,
+        titles, limits, listeners, client_certificates, peers, routes, syncs, coercions, told, kept,
         volumes, notices, prefetches,
     ):  # fmt: skip
         yield from check(config, reading)

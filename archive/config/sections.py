@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import values, words
-from .availability import Availability
 from .complaints import Complaint, Where
 from .fetching import Fetch
 from .hl7 import Hl7, PeerWorklist, Worklist
 from .keeping import CompressRule, Scrub
 from .kinds import OFF_WORDS, ON_WORDS, Either, Later, ListOf, Scalar, Unfit
-from .mpps import Mpps
 from .notify import NotifyRule, Smtp
 from .prefetch import PrefetchRule
 from .receiving import ISSUER, Coerce, Provenance
@@ -29,6 +27,7 @@ from .routing import DeidentifySettings, QueueSettings, Route
 from .schema import Named, Part, Section, option
 from .studies import Commitment, Studies
 from .sync import Sync
+from .telling import Availability, Mpps
 from .values import AE_TITLE, LIMIT, PATH, SWITCH, TIMEOUT, Network, number, one_of, size
 from .volumes import VolumeEntry
 

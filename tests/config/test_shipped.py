@@ -10,12 +10,10 @@ import pytest
 import yaml
 
 from archive.config import Config, Listener, Peer, load
-from archive.config.availability import NoticeRule
 from archive.config.document import Node, parse
 from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
 from archive.config.keeping import CompressRule
 from archive.config.kinds import Later, Reading
-from archive.config.mpps import StepRule
 from archive.config.notify import NotifyRule, NotifyTo, Smtp
 from archive.config.prefetch import PrefetchRule, Priors
 from archive.config.receiving import Coerce
@@ -25,6 +23,7 @@ from archive.config.routing import Retry, Route
 from archive.config.schema import default_value, key_of, options
 from archive.config.sections import TLS, PeerTLS
 from archive.config.sync import Sync
+from archive.config.telling import TellRule
 from archive.config.volumes import VolumeEntry
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,7 @@ SHIPPED = (ROOT / "config/archive.yaml").read_text(encoding="utf-8")
 # What the shipped file says otherwise, for the reasons it gives.
 DIFFERENT = {"unknown_peers.loopback", "storage.path", "index.url"}
 IN_REMARKS = (
-    TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, StepRule, NoticeRule, Hl7Receiver, Sync,
+    TLS, Peer, PeerTLS, Route, Retry, Hl7, PeerWorklist, Coerce, CompressRule, TellRule, Hl7Receiver, Sync,
     RetentionRule, VolumeEntry, NotifyRule, NotifyTo, Smtp, PrefetchRule, Priors,
 )  # fmt: skip
 
