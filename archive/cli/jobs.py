@@ -21,7 +21,7 @@ from archive.cli.remote import destination
 from archive.cli.status import answers
 from archive.config import Config
 from archive.config.kinds import Unfit
-from archive.config.routing import WINDOW
+from archive.config.pacing import WINDOW
 from archive.errors import InvalidQuery
 from archive.index import open_index
 from archive.index.jobs import Jobs

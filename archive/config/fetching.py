@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .kinds import Either, ListOf
-from .routing import DELAYS, RATE, WINDOW, Hours, Retry
-from .schema import Section, option
-from .values import duration, number, one_of
+from .kinds import ListOf
+from .pacing import GIVE_UP, RATE, RETRY, WINDOW, Hours, Retry, pauses
+from .schema import option
+from .values import number, one_of
 
 WAYS = {
     "move": "C-MOVE: the peer sends to the archive as it would to anybody, so it must know the archive's address",
@@ -28,14 +28,10 @@ class Fetch:
         number(10, 100_000), "500", "a query that has more is asked in parts; some peers cut off their answers unsaid"
     )
     window: tuple[Hours, ...] = option(ListOf(WINDOW), [], "when it may be fetched (local time); empty is always")
-    retry: Retry | tuple[float, ...] = option(
-        Either(DELAYS, Section(Retry), lambda value: isinstance(value, tuple)), {}, "when a study has failed"
-    )
-    give_up: float = option(
-        duration(1, 365 * 86400), "7d", "studies fail when their peer could not be reached for so long"
-    )
+    retry: Retry | tuple[float, ...] = option(RETRY, {}, "when a study has failed")
+    give_up: float = option(GIVE_UP, "7d", "studies fail when their peer could not be reached for so long")
 
     @property
     def delays(self) -> tuple[float, ...]:
         """The pauses before each further try."""
-        return self.retry.delays if isinstance(self.retry, Retry) else self.retry
+        return pauses(self.retry)

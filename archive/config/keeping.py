@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .kinds import OFF_WORDS, Scalar, Unfit
-from .routing import RATE, RULE, WINDOW, Hours
+from .pacing import HOURS, RATE, Hours
+from .rules import RULE
 from .schema import option
 from .units import read_duration, show_duration
 from .values import SWITCH, duration
@@ -55,15 +56,9 @@ def _never(text: str) -> float:
     return value
 
 
-
 COMPRESSION = Scalar(" or ".join(COMPRESSIONS), _compression, _show_compression)
 DELAY = duration(0.0, 3650 * 86400.0)
 EVERY = Scalar("off, or a time from 1h to 3650d", _never, lambda value: show_duration(value) if value else "off")
-HOURS = Scalar(
-    "always, or a span of the day such as 22:00-06:00",
-    lambda text: None if text.strip().lower() == "always" else WINDOW.convert(text),
-    lambda value: "always" if value is None else WINDOW.show(value),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

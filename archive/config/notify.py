@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from .complaints import Complaint
 from .document import Node
 from .kinds import ListOf, Reading, Scalar, Unfit, text_of
-from .routing import NAME, WINDOW, Hours
+from .pacing import WINDOW, Hours
+from .rules import NAME, own_names
 from .schema import Section, option
 from .values import LISTENING_HOST, PATH, PORT, duration, one_of
 
@@ -151,12 +152,9 @@ class Smtp:
 
 def notices(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Each rule has a name of its own and one way to tell; credentials belong together."""
-    names: set[str] = set()
+    yield from own_names(reading, "notify", config.notify)
     for position, rule in enumerate(config.notify):
         key = f"notify.{position}"
-        if rule.name in names:
-            yield reading.about(f"{key}.name", f"{rule.name!r} is the name of an earlier one", "another name would do")
-        names.add(rule.name)
         ways = [way for way in ("mail", "command", "http") if getattr(rule.to, way)]
         if len(ways) != 1:
             problem = f"{' and '.join(ways)} at a time" if ways else "nobody is told"

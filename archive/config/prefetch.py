@@ -15,7 +15,9 @@ from archive.errors import ConfigurationError
 
 from .complaints import Complaint
 from .kinds import ListOf, Reading, Scalar, Unfit
-from .routing import FOLDER, NAME, PRIORITIES, TARGET, WINDOW, Hours, callable_peer
+from .pacing import WINDOW, Hours
+from .routing import PRIORITIES
+from .rules import FOLDER, NAME, TARGET, callable_peer, own_names
 from .schema import Section, option
 from .values import AE_TITLE, SWITCH, duration, number, one_of
 from .volumes import LONG_TERM
@@ -91,12 +93,9 @@ def has_long_term(config: Config) -> bool:
 
 def prefetches(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Rules have names of their own, somewhere to look, and peers that can be called."""
-    names: set[str] = set()
+    yield from own_names(reading, "prefetch", config.prefetch)
     for position, rule in enumerate(config.prefetch):
         key = f"prefetch.{position}"
-        if rule.name in names:
-            yield reading.about(f"{key}.name", f"{rule.name!r} is the name of an earlier rule", "another name would do")
-        names.add(rule.name)
         if not (rule.from_ or rule.to or has_long_term(config)):
             yield reading.about(key, "fetches from nowhere and sends to nobody", "add from: [AET of a peer]")
         for target in rule.from_:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .complaints import Complaint
 from .document import Node
 from .kinds import Kind, ListOf, Reading, Scalar, Unfit
-from .routing import NAME, RULE
+from .rules import NAME, RULE
 from .schema import option
 from .values import one_of
 

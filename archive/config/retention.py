@@ -15,9 +15,9 @@ from archive.errors import ConfigurationError
 
 from . import values
 from .complaints import Complaint
-from .keeping import HOURS
 from .kinds import OFF_WORDS, ListOf, Reading, Scalar, Unfit
-from .routing import NAME, RULE, Hours, callable_peer
+from .pacing import HOURS, Hours
+from .rules import NAME, RULE, callable_peer, own_names
 from .schema import option
 from .units import read_duration, show_duration
 from .values import number, one_of
@@ -156,12 +156,9 @@ class Watermarks:
 
 def kept(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Rules have names of their own, ask what a study can answer, and need peers that can be asked."""
-    names: set[str] = set()
+    yield from own_names(reading, "retention", config.retention)
     for position, rule in enumerate(config.retention):
         key = f"retention.{position}"
-        if rule.name in names:
-            yield reading.about(f"{key}.name", f"{rule.name!r} is the name of an earlier rule", "another would do")
-        names.add(rule.name)
         for word in sorted(_unknown(rule.match)):
             problem = f"{word} is not of a study as a whole"
             yield reading.about(f"{key}.match", problem, "attributes of patients and studies would do, and Modality")

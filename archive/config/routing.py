@@ -1,8 +1,7 @@
 """The sections ``routes`` and ``queue``: what is sent on to whom, when, and how often it is tried.
 
-Rules that hold here: a route is a rule, a trigger and destinations; a destination is a peer's AE title or
-``folder:PATH``; what concerns a destination as a whole (rate, associations, transcode, the kind of proof) is said alike
-by all routes that name it; a rule is parsed when the file is read, so that a mistake is a complaint with its column.
+Rules that hold here: a route is a rule, a trigger and destinations; what concerns a destination as a whole (rate,
+associations, transcode, the kind of proof) is said alike by all routes that name it.
 """
 
 from __future__ import annotations
@@ -10,25 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from archive.errors import ConfigurationError
-
-from . import values
 from .complaints import Complaint
-from .kinds import Either, ListOf, Reading, Rooted, Scalar, Unfit
-from .schema import Section, option
-from .units import read_duration, read_size, show_size
+from .kinds import ListOf, Reading, Scalar, Unfit
+from .pacing import GIVE_UP, RATE, RETRY, WINDOW, Hours, Retry, pauses
+from .rules import NAME, RULE, TARGET, callable_peer, own_names
+from .schema import option
 from .values import SWITCH, duration, number, one_of
 
 if TYPE_CHECKING:
     from .sections import Config
 
-FOLDER = "folder:"
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 LAYOUT_OF_FOLDERS = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
-MOST_TRIES = 1000  # of one image: with a minute between them that is most of a day
 
 TRIGGERS = {
     "image": "each image as it arrives, while its study is still arriving",
@@ -60,82 +53,7 @@ BURNED_IN = {
     "send": "are sent: somebody else has made sure",
 }
 
-_RETRY = re.compile(r"\s*(\d+)\s*x\s*([^,\s]+)\s*", re.ASCII)
-_WINDOW = re.compile(r"(?:([a-z,\- ]+?)\s+)?(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
 _FIELD = re.compile(r"\{(\w*)\}")
-
-
-class Hours(NamedTuple):
-    """A span of the day in minutes on days (0 is Monday) on which it begins; it may end on the day after."""
-
-    days: tuple[int, ...]
-    start: int
-    end: int
-
-
-def _delays(text: str) -> tuple[float, ...]:
-    found: list[float] = []
-    for part in text.split(","):
-        match = _RETRY.fullmatch(part)
-        if not match:
-            raise Unfit("not a list such as 2x1m,3x10m")
-        found += [read_duration(match[2])] * min(int(match[1]), MOST_TRIES + 1)
-    if not 0 < len(found) <= MOST_TRIES:
-        raise Unfit(f"{len(found)} tries")
-    return tuple(found)
-
-
-def _show_delays(delays: tuple[float, ...]) -> str:
-    return ",".join(f"1x{delay:g}s" for delay in delays)
-
-
-def _hours(text: str) -> Hours:
-    match = _WINDOW.fullmatch(text.strip().lower())
-    if not match:
-        raise Unfit("not a span such as 22:00-06:00 or 'sat,sun 00:00-24:00'")
-    start, end = (int(match[i]) * 60 + int(match[i + 1]) for i in (2, 4))
-    if start >= 1440 or end > 1440 or int(match[3]) > 59 or int(match[5]) > 59 or start == end:
-        raise Unfit("not a span of the day")
-    return Hours(_days(match[1] or "mon-sun"), start, end)
-
-
-def _days(text: str) -> tuple[int, ...]:
-    found: set[int] = set()
-    for part in text.replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if first not in DAYS or (last or first) not in DAYS:
-            raise Unfit(f"{part} is no day", f"days are {', '.join(DAYS)}, and spans such as mon-fri")
-        begin, end = DAYS.index(first), DAYS.index(last or first)
-        found |= {day % 7 for day in range(begin, (end if end >= begin else end + 7) + 1)}
-    return tuple(sorted(found))
-
-
-def _show_hours(hours: Hours) -> str:
-    clock = f"{hours.start // 60:02}:{hours.start % 60:02}-{hours.end // 60:02}:{hours.end % 60:02}"
-    return clock if len(hours.days) == 7 else f"{','.join(DAYS[day] for day in hours.days)} {clock}"
-
-
-def _rate(text: str) -> int:
-    found = read_size(text.strip().removesuffix("/s"))
-    if found and found < 1024:
-        raise Unfit("too slow")
-    return found
-
-
-def _target(text: str, folder: Path) -> str:
-    if text.strip().startswith(FOLDER):
-        return f"{FOLDER}{values.PATH.place(text.strip()[len(FOLDER) :], folder)}"
-    return values.ae_title(text)
-
-
-def _rule(text: str) -> str:
-    from archive.dicom.rule import parse_rule
-
-    try:
-        parse_rule(text)
-    except ConfigurationError as error:
-        raise Unfit(str(error), "a rule such as Modality = 'CT' and CallingAETitle = 'CT1' would do") from None
-    return text.strip()
 
 
 def _layout(text: str) -> str:
@@ -151,32 +69,9 @@ def _layout(text: str) -> str:
     return text.strip()
 
 
-RULE = Scalar("a rule such as Modality = 'CT' and CallingAETitle = 'CT1'; empty is everything", _rule)
-TARGET = Rooted("the AE title of a peer, or folder:/path", _target)
-WINDOW = Scalar("a span of the day such as 22:00-06:00, with days such as mon-fri before it", _hours, _show_hours)
-RATE = Scalar(
-    "a rate such as 20MB/s; 0 = no limit", _rate, lambda value: f"{show_size(value)}/s" if value else "0"
-)
 LAYOUT = Scalar("a relative path with attributes such as {PatientID}/{SOPInstanceUID}.dcm", _layout)
-DELAYS = Scalar("tries and pauses such as 2x1m,3x10m", _delays, _show_delays)
-NAME = Scalar("a name", str.strip)
 KEY = Scalar("a secret text, best as ${NAME}", str.strip, lambda value: "***" if value else "")
 SHORTEST_KEY = 32  # characters: a person cannot remember it, and nobody can find it by trying
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How often an image is tried again, and after which pause."""
-
-    max: int = option(number(0, MOST_TRIES), "10", "tries after the first")
-    delay: float = option(duration(0.1, 86400), "30s", "the first pause")
-    factor: int = option(number(1, 10), "2", "each pause is so many times the one before")
-    cap: float = option(duration(0.1, 7 * 86400), "10m", "the longest pause")
-
-    @property
-    def delays(self) -> tuple[float, ...]:
-        """The pauses one after the other."""
-        return tuple(min(self.cap, self.delay * self.factor ** min(tries, 60)) for tries in range(self.max))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +83,8 @@ class Route:
     stop: bool = option(SWITCH, "off", "no later route of the same trigger looks at what this one took")
     window: tuple[Hours, ...] = option(ListOf(WINDOW), [], "when it may be sent (local time); empty is always")
     priority: str = option(one_of(PRIORITIES), "normal", "its place in the queue of a destination")
-    retry: Retry | tuple[float, ...] = option(
-        Either(DELAYS, Section(Retry), lambda value: isinstance(value, tuple)), {}, "when an image has failed"
-    )
-    give_up: float = option(
-        duration(1, 365 * 86400), "7d", "images fail when their destination could not be reached for so long"
-    )
+    retry: Retry | tuple[float, ...] = option(RETRY, {}, "when an image has failed")
+    give_up: float = option(GIVE_UP, "7d", "images fail when their destination could not be reached for so long")
     rate: int = option(RATE, None, "most that is sent to the destination in a second", unset=0)
     associations: int | None = option(
         number(1, 16), None, "associations to the destination at a time; store_associations of the peer if left out"
@@ -214,7 +105,7 @@ class Route:
     @property
     def delays(self) -> tuple[float, ...]:
         """The pauses before each further try."""
-        return self.retry.delays if isinstance(self.retry, Retry) else self.retry
+        return pauses(self.retry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,14 +127,10 @@ class QueueSettings:
 
 def routes(config: Config, reading: Reading) -> Iterator[Complaint]:
     """Routes lead to peers that can be called, have names of their own and agree about their destinations."""
-    names: set[str] = set()
+    yield from own_names(reading, "routes", config.routes)
     said: dict[tuple[str, str], tuple[str, object]] = {}
     for position, route in enumerate(config.routes):
         key = f"routes.{position}"
-        if route.name in names:
-            problem = f"{route.name!r} is the name of an earlier route"
-            yield reading.about(f"{key}.name", problem, "another name would do")
-        names.add(route.name)
         for target in route.to:
             yield from callable_peer(config, reading, key, target)
             yield from agreeing(said, reading, key, route, target)
@@ -267,21 +154,6 @@ def _hooks(config: Config, reading: Reading, key: str, route: Route) -> Iterator
         yield reading.about(f"{key}.deidentify", problem, "deidentify: {key: ${NAME}} would do")
     if route.burned_in != "refuse" and not options:
         yield reading.about(f"{key}.burned_in", "means nothing without deidentify", "leave it out")
-
-
-def callable_peer(
-    config: Config, reading: Reading, key: str, target: str, option: str = "to"
-) -> Iterator[Complaint]:
-    """A destination is a folder or a peer that can be called."""
-    if target.startswith(FOLDER):
-        return
-    peer = config.peer(target)
-    if peer is None or peer.aet != target:
-        known = ", ".join(each.aet for each in config.peers.values() if each.port and each.address) or "none"
-        yield reading.about(f"{key}.{option}", f"{target} is no peer", f"peers that can be sent to: {known}")
-    elif not peer.port or not peer.address:
-        remedy = "give it a port and a host that is no network"
-        yield reading.about(f"{key}.{option}", f"peer {target} cannot be called", remedy)
 
 
 def agreeing(

@@ -12,23 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .complaints import Complaint
-from .kinds import OFF_WORDS, Either, ListOf, Reading, Scalar, Unfit
-from .routing import (
-    DELAYS,
-    NAME,
-    PRIORITIES,
-    PROOFS,
-    RATE,
-    RULE,
-    TRANSCODING,
-    WINDOW,
-    Hours,
-    Retry,
-    Route,
-    agreeing,
-    callable_peer,
-)
-from .schema import Section, option
+from .kinds import OFF_WORDS, ListOf, Reading, Scalar, Unfit
+from .pacing import GIVE_UP, RATE, RETRY, WINDOW, Hours, Retry
+from .routing import PRIORITIES, PROOFS, TRANSCODING, Route, agreeing
+from .rules import NAME, RULE, callable_peer
+from .schema import option
 from .units import read_duration, show_duration
 from .values import AE_TITLE, duration, number, one_of, unlimited
 
@@ -128,12 +116,8 @@ class Sync:
     deleted: str = option(one_of(DELETED), "leave", "what becomes of images that were deleted here and are there")
     window: tuple[Hours, ...] = option(ListOf(WINDOW), [], "when images may be sent (local time); empty is always")
     priority: str = option(one_of(PRIORITIES), "normal", "their place in the queue of the peer")
-    retry: Retry | tuple[float, ...] = option(
-        Either(DELAYS, Section(Retry), lambda value: isinstance(value, tuple)), {}, "when an image has failed"
-    )
-    give_up: float = option(
-        duration(1, 365 * 86400), "7d", "images fail when the peer could not be reached for so long"
-    )
+    retry: Retry | tuple[float, ...] = option(RETRY, {}, "when an image has failed")
+    give_up: float = option(GIVE_UP, "7d", "images fail when the peer could not be reached for so long")
     rate: int = option(RATE, None, "most that is sent to the peer in a second", unset=0)
     associations: int | None = option(
         number(1, 16), None, "associations to the peer at a time; its store_associations if left out"

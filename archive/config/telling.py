@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .complaints import Complaint
 from .kinds import ListOf, Reading
-from .routing import RULE, callable_peer
+from .rules import RULE, callable_peer
 from .schema import Section, option
 from .values import AE_TITLE
 

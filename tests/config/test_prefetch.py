@@ -46,5 +46,5 @@ def test_a_rule_asks_of_orders(configured: Configured) -> None:
 
 
 def test_names_are_not_shared(configured: Configured) -> None:
-    with pytest.raises(Complaints, match="name of an earlier rule"):
+    with pytest.raises(Complaints, match="name of an earlier one"):
         configured(f"{PEERS}prefetch: [{{name: r, from: PACS}}, {{name: r, from: PACS}}]\n")

@@ -51,7 +51,7 @@ def test_how_long_is_years_and_more(tmp_path: Path, text: str, keep: Keep) -> No
         ("retention: [{name: a}]", "keep is missing"),
         ("retention: [{name: a, keep: soon}]", "retention.0.keep"),
         ("retention: [{name: a, keep: 999y}]", "out of range"),
-        ("retention: [{name: a, keep: 1y}, {name: a, keep: 2y}]", "name of an earlier rule"),
+        ("retention: [{name: a, keep: 1y}, {name: a, keep: 2y}]", "name of an earlier one"),
         ("retention: [{name: a, keep: 1y, needs: [\"copy:ARCHIVE2\"]}]", "not something that can be needed"),
         ("retention: [{name: a, keep: 1y, needs: [\"sent:NOBODY\"]}]", "NOBODY is no peer"),
         ("retention: [{name: a, keep: 1y, needs: [\"sent:MUTE\"]}]", "cannot be called"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archive.config import Config, load
-from archive.config.routing import Hours
+from archive.config.pacing import Hours
 
 ROOT = Path(__file__).parents[2]
 PEERS = """peers:
@@ -55,7 +55,7 @@ def test_windows_are_read(tmp_path: Path, text: str, hours: Hours) -> None:
         ("[{name: a, to: WS3}]", "peer WS3 cannot be called"),
         ("[{name: a, to: []}]", "routes.0.to: an empty list"),
         ("[{name: a, to: WS1, match: 'Modalty = 1'}]", "column 1: Modalty is no indexed attribute"),
-        ("[{name: a, to: WS1}, {name: a, to: WS1}]", "routes.1.name = a: 'a' is the name of an earlier route"),
+        ("[{name: a, to: WS1}, {name: a, to: WS1}]", "routes.1.name = a: 'a' is the name of an earlier one"),
         ("[{name: a, to: WS1, rate: 1MB/s}, {name: b, to: WS1, rate: 2MB/s}]", "contradicts route a, which leads"),
         ("[{name: a, to: WS1, retry: 3 times}]", "not a list such as 2x1m,3x10m"),
         ("[{name: a, to: WS1, retry: 2000x1s}]", "1001 tries"),

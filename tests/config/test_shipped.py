@@ -15,11 +15,12 @@ from archive.config.hl7 import Hl7, Hl7Receiver, PeerWorklist
 from archive.config.keeping import CompressRule
 from archive.config.kinds import Later, Reading
 from archive.config.notify import NotifyRule, NotifyTo, Smtp
+from archive.config.pacing import Retry
 from archive.config.prefetch import PrefetchRule, Priors
 from archive.config.receiving import Coerce
 from archive.config.reference import default_text, sections, tables
 from archive.config.retention import RetentionRule
-from archive.config.routing import Retry, Route
+from archive.config.routing import Route
 from archive.config.schema import default_value, key_of, options
 from archive.config.sections import TLS, PeerTLS
 from archive.config.sync import Sync

@@ -9,7 +9,7 @@ import pytest
 
 from archive.app.routing import conditions, routing
 from archive.config import Complaints, Config, load
-from archive.config.routing import Hours
+from archive.config.pacing import Hours
 from archive.config.sync import RECONCILE, Reconcile
 
 PEERS = """peers:
