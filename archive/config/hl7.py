@@ -68,8 +68,6 @@ FIELD = Scalar("a message field such as PID-3.1", _field)
 PORT_OR_OFF = Scalar("off or a port", _port, lambda value: "off" if value is None else value)
 NETWORK = Scalar("an address or a network such as 10.1.3.0/24", _network)
 SENDER = Scalar("a sending application, or application|facility", _sender)
-
-
 MODALITY = Scalar("a modality such as CT", _modality)
 LOCATION = Scalar("a location, as the step says it", lambda text: text.strip())
 STATE = Scalar("a state of a study such as ready", _state)

@@ -6,7 +6,6 @@ the worklist besides those of objects; sources and receivers are peers that can 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from archive.errors import ConfigurationError
 
 from .complaints import Complaint
+from .hl7 import MODALITY
 from .kinds import ListOf, Reading, Scalar, Unfit
 from .pacing import WINDOW, Hours
 from .routing import PRIORITIES
@@ -49,14 +49,7 @@ def _rule(text: str) -> str:
     return text.strip()
 
 
-def _modality(text: str) -> str:
-    if not re.fullmatch(r"[A-Z0-9_ ]{1,16}", text.strip()):
-        raise Unfit("not a modality")
-    return text.strip()
-
-
 MATCH = Scalar("a rule such as Modality = 'CT' and RequestedProcedurePriority != 'STAT'; empty is everything", _rule)
-MODALITY = Scalar("a modality such as CT", _modality)
 WORD = Scalar("a word", str.strip)
 
 
