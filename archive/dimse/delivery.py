@@ -14,7 +14,7 @@ from archive.dimse.destinations import Destination
 from archive.dimse.lanes import Lanes
 from archive.dimse.planning import LOSSLESS
 from archive.dimse.proof import ByCommitment, ByQuery
-from archive.dimse.sender import Codec, Sender
+from archive.dimse.sender import Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Refused
 from archive.index import StoredInstance, Task
@@ -22,6 +22,7 @@ from archive.services.destination import Delivered, Fate
 from archive.services.hooks import Hooks, Parcel
 from archive.services.outgoing import Outgoing, plain
 from archive.services.retrieve import OpenFile
+from archive.services.sendable import Codec
 
 OpenInstance = Callable[[StoredInstance], OpenFile]
 

@@ -15,12 +15,13 @@ from typing import TypeVar
 from archive.dimse.association import Message
 from archive.dimse.pending import INTERVAL, Pending
 from archive.dimse.retrieval import NOTHING, finished, read_selection
-from archive.dimse.sender import Codec, Sender
+from archive.dimse.sender import Sender
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Service
 from archive.dimse.tally import Tally
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import Retrieve, Selection
+from archive.services.sendable import Codec
 
 T = TypeVar("T")
 

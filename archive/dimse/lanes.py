@@ -21,9 +21,10 @@ from typing import Generic, Protocol, TypeVar
 from archive.dimse.association import Association
 from archive.dimse.planning import Pair, Proposal, proposals
 from archive.dimse.reasons import Ended, TimedOut
-from archive.dimse.sender import Item, Sender
+from archive.dimse.sender import Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import ArchiveError
+from archive.services.sendable import Sendable
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ SOON = 0.2  # seconds after which an owner hears of every result, however many i
 
 GRACE = 2.0  # seconds for an object under way when its requester is gone: sub-operations end within 5
 
-I = TypeVar("I", bound=Item)  # noqa: E741 - the item
+I = TypeVar("I", bound=Sendable)  # noqa: E741 - the item
 
 
 class Connect(Protocol):

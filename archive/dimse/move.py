@@ -18,13 +18,14 @@ from archive.dimse.lanes import Lanes
 from archive.dimse.pending import INTERVAL, Pending
 from archive.dimse.planning import LOSSLESS
 from archive.dimse.retrieval import NOTHING, finished, read_selection
-from archive.dimse.sender import Codec, Originator, Sender
+from archive.dimse.sender import Originator, Sender
 from archive.dimse.session import Done, Session
 from archive.dimse.statuses import Service
 from archive.dimse.tally import Sent, Tally
 from archive.index import StoredInstance
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import Retrieve, Selection
+from archive.services.sendable import Codec
 
 AHEAD = 64  # objects handed to the lanes beyond those under way
 TOGETHER = 16  # results taken at once, while they come fast

@@ -31,7 +31,7 @@ from archive.dimse.negotiation import Context
 from archive.dimse.planning import FALLBACK, LOSSLESS, Proposal, to_receive
 from archive.dimse.question import Keys, question
 from archive.dimse.reasons import Ended
-from archive.dimse.sender import Codec, Item, Sender
+from archive.dimse.sender import Sender
 from archive.dimse.server import perform, respond
 from archive.dimse.session import Session, caller_of
 from archive.dimse.store import StoreObject
@@ -40,8 +40,9 @@ from archive.dimse.wire import HAS_DATA, Command, Field, Value, encode_command
 from archive.errors import Refused, Unreachable, saying
 from archive.services.outgoing import Outgoing
 from archive.services.retrieve import OpenFile
+from archive.services.sendable import Codec, Sendable
 
-I = TypeVar("I", bound=Item)  # noqa: E741 - the item
+I = TypeVar("I", bound=Sendable)  # noqa: E741 - the item
 
 ROOT_NUMBER = {Root.PATIENT: 1, Root.STUDY: 2, Root.PATIENT_STUDY: 3}
 MEDIUM = 0x0000  # Priority (0000,0700)

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, TypeVar
 
 from archive.dicom.coerce import Change
 from archive.dicom.convert import convert, converted
@@ -28,46 +26,12 @@ from archive.errors import ArchiveError, NotTranscodable, saying
 from archive.services.hooks import sent_uid
 from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
+from archive.services.sendable import Codec, Sendable
 
 MEDIUM = 0x0000  # Priority (0000,0700), PS3.7 E.1
 
 
-class Item(Protocol):
-    """An object to be sent: a row of the index or a file of a folder."""
-
-    @property
-    def sop_class_uid(self) -> str: ...
-    @property
-    def sop_instance_uid(self) -> str: ...
-    @property
-    def transfer_syntax(self) -> str: ...
-
-
-I = TypeVar("I", bound=Item)  # noqa: E741 - the item
-
-
-class Coded(Protocol):
-    """A data set in a file of its own, which goes when the context ends."""
-
-    @property
-    def transfer_syntax(self) -> str: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Codec(Protocol):
-    """Decodes and encodes pixels: the Part-10 file at ``path`` in the best of ``accepted``, or NotTranscodable."""
-
-    def transcode(self, path: Path, accepted: Sequence[str]) -> Coded: ...
+I = TypeVar("I", bound=Sendable)  # noqa: E741 - the item
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +182,7 @@ class Sender(Generic[I]):
         raise Aborted("the peer released before its response to C-STORE")
 
 
-
-def sent(item: Item, response: Command) -> Sent:
+def sent(item: Sendable, response: Command) -> Sent:
     """What the receiver's answer means for one object; an object it has already has arrived."""
     status, words = response.status, response.comment
     if status in (statuses.SUCCESS, statuses.DUPLICATE_INSTANCE):

@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from archive.dicom.convert import convert, converted
@@ -32,6 +31,7 @@ from archive.services.integrity import Integrity
 from archive.services.outgoing import Outgoing, Receiver, mapped
 from archive.services.retrieve import OpenFile
 from archive.services.routing import file_name
+from archive.services.sendable import Codec
 
 CHUNK = 1 << 20
 GROUP = 100  # objects whose names are looked up together
@@ -75,24 +75,6 @@ class Moment:
 
     def fix(self, moment: float) -> None:
         self._fixed = moment
-
-
-class Coded(Protocol):
-    """A data set in a file of its own, which goes when the context ends."""
-
-    @property
-    def transfer_syntax(self) -> str: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    def close(self) -> None: ...
-
-
-class Codec(Protocol):
-    def transcode(self, path: Path, accepted: Sequence[str]) -> Coded: ...
 
 
 class Contents:
@@ -146,8 +128,7 @@ class Contents:
     def _transcoded(self, file: OpenFile, stored: str, target: str, stack: ExitStack) -> tuple[OpenFile, str]:
         if stored in WALKED and not _has_pixels(file, stored):
             return file, stored  # a report, say: there is nothing to compress in it
-        coded = self._codec.transcode(file.link, [target])
-        stack.callback(coded.close)
+        coded = stack.enter_context(self._codec.transcode(file.link, [target]))
         fd = os.open(coded.path, os.O_RDONLY | os.O_CLOEXEC)
         return stack.enter_context(OpenFile(fd, coded.offset, coded.size)), coded.transfer_syntax
 

@@ -11,23 +11,12 @@ import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from archive.dicom.coerce import Change, OriginalAttributes, changed, moment
 from archive.dicom.elements import Buffer
 from archive.services.hooks import Changes, Deidentify, Hooks, Parcel, hooks_of
 from archive.services.retrieve import OpenFile
-
-
-class Sendable(Protocol):
-    """An object to be sent: a row of the index (StoredInstance) or a file of a folder."""
-
-    @property
-    def sop_class_uid(self) -> str: ...
-    @property
-    def sop_instance_uid(self) -> str: ...
-    @property
-    def transfer_syntax(self) -> str: ...
+from archive.services.sendable import Sendable
 
 
 @dataclass(frozen=True, slots=True)

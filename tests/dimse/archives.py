@@ -28,7 +28,6 @@ from archive.dimse.get import GetMatches
 from archive.dimse.listener import Listener, bind
 from archive.dimse.move import MoveMatches
 from archive.dimse.policy import AccessPolicy
-from archive.dimse.sender import Codec
 from archive.dimse.server import Server, Verbs
 from archive.dimse.store import StoreObject
 from archive.dimse.tls import ServerTLS
@@ -37,6 +36,7 @@ from archive.index import Index, open_index
 from archive.services.commit import Committer
 from archive.services.find import Find
 from archive.services.retrieve import Retrieve
+from archive.services.sendable import Codec
 from archive.services.store import Origin, Rules, Store
 from archive.storage.journal import Journal
 from archive.storage.local import Volume

@@ -15,12 +15,13 @@ from archive.dicom.coerce import Change
 from archive.dimse.destinations import Destination
 from archive.dimse.planning import proposals
 from archive.dimse.reasons import Aborted, Ended
-from archive.dimse.sender import Codec, Sender
+from archive.dimse.sender import Sender
 from archive.dimse.tally import Result, Sent
 from archive.errors import Damaged, NotTranscodable
 from archive.services.outgoing import Outgoing, Subject
 from archive.services.outgoing import Receiver as Remote
 from archive.services.retrieve import OpenFile
+from archive.services.sendable import Codec
 from archive.workers.codec import Transcoded
 
 from .archives import QUICK, ROOT, encoded, instance, part10
