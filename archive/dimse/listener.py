@@ -22,6 +22,7 @@ from archive.dimse.limits import Limits
 from archive.dimse.relay import Place
 from archive.dimse.threads import Threads
 from archive.dimse.tls import ServerTLS
+from archive.services.caller import plain_address
 
 __all__ = ["Handler", "Listener", "Policy", "bind"]
 
@@ -144,7 +145,7 @@ class Listener:
             raise ConnectionAbortedError from error
 
     def _begin(self, serving: Serving, sock: socket.socket, peer: tuple[str, int]) -> None:
-        address = _plain(peer[0])
+        address = plain_address(peer[0])
         if not (serving.policy.admit(address) and self._limits.admit(address)):
             self._complain("connection from %s closed: too many from there have not said who they are", address)
             sock.close()
@@ -220,9 +221,3 @@ class Listener:
             self._live.pop(live.number, None)
             if not self._live:
                 self._none_left.notify_all()
-
-
-def _plain(address: str) -> str:
-    """An address without IPv6 scope; an IPv4 address inside IPv6 is the IPv4 address."""
-    address = address.partition("%")[0]
-    return address[7:] if address.startswith("::ffff:") and "." in address else address

@@ -22,6 +22,7 @@ from time import monotonic
 from archive.errors import NotUnderstood
 from archive.hl7.framing import Framer, framed
 from archive.hl7.inbound import NotAdmitted
+from archive.services.caller import plain_address
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Listener:
                 log.error("cannot accept HL7 connections for now: %s", error)
                 select.select([self._stop_reader], [], [], PAUSE)
                 continue
-            self._begin(sock, _plain(peer[0]))
+            self._begin(sock, plain_address(peer[0]))
 
     def _begin(self, sock: socket.socket, address: str) -> None:
         if not self._admits(address):
@@ -182,9 +183,3 @@ class Listener:
             if not self._counts[address]:
                 del self._counts[address]
             self._changed.notify_all()
-
-
-def _plain(address: str) -> str:
-    """An IPv4 address inside IPv6 is the IPv4 address; a scope is no part of it."""
-    address = address.partition("%")[0]
-    return address[7:] if address.startswith("::ffff:") and "." in address else address

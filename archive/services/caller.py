@@ -13,3 +13,9 @@ class Caller:
     address: str = ""
     visible_if: str = ""
     max_results: int = 0
+
+
+def plain_address(address: str) -> str:
+    """As a socket gives it, without IPv6 scope; an IPv4 address inside IPv6 is the IPv4 address."""
+    address = address.partition("%")[0]
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
