@@ -76,11 +76,6 @@ def rows_of_census(config: Config) -> int:
     return 2 * config.limits.max_associations or MANY_THREADS
 
 
-def destinations(config: Config) -> Destinations:
-    """Whom this configuration lets us call."""
-    return Destinations.of(config, Access.of(config))
-
-
 class Acceptor:
     """One acceptor process."""
 
@@ -124,7 +119,7 @@ class Acceptor:
         for listener in self._listeners:
             listener.change(timeouts(config.timeouts))
         access = Access.of(config)
-        destinations = Destinations.of(config, access)
+        destinations = Destinations.of_peers(access, config.peers.values())
         codec = archive.codec
         verbs = Verbs(
             StoreObject(archive.store),

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from archive.app.store import Archive
 from archive.config import Config
-from archive.dimse.access import Access
 from archive.dimse.contexts import AVAILABILITY
 from archive.dimse.destinations import Destinations
 from archive.dimse.telling import Teller
@@ -20,6 +19,6 @@ TOGETHER = 5  # notices of one association: each lists a whole study
 
 
 def notify_peers(archive: Archive, config: Config) -> Iterable[Worker]:
-    tell = Teller(Destinations.of(config, Access.of(config)), AVAILABILITY)
+    tell = Teller(Destinations.of(config), AVAILABILITY)
     notifying = Notifying(archive.index, Notices(archive.index, config.ae.title).of, tell, time.time)
     return [LaneWorker("availability", KIND, archive.index, notifying, clock=time.time, batch=TOGETHER, ordered=True)]

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from archive.app.store import Archive
 from archive.config import Config
-from archive.dimse.access import Access
 from archive.dimse.commitment import AskCommitment, Heartbeat, Keeping, TakeReport, Way, way_of
 from archive.dimse.destinations import Destinations
 from archive.dimse.reports import Reporter
@@ -40,7 +39,7 @@ def _heartbeat(index: Index) -> Heartbeat:
 
 
 def commitments(archive: Archive, config: Config) -> Iterable[Worker]:
-    destinations = Destinations.of(config, Access.of(config))
+    destinations = Destinations.of(config)
     return workers(
         commitment_of(archive, config),
         archive.index,

@@ -14,7 +14,6 @@ from archive.app.store import Archive
 from archive.config import Config
 from archive.config.routing import LAYOUT_OF_FOLDERS
 from archive.dicom.rule import Facts
-from archive.dimse.access import Access
 from archive.dimse.delivery import PeerReach
 from archive.dimse.destinations import Destinations
 from archive.dimse.proof import ByCommitment, ByQuery
@@ -44,7 +43,7 @@ class Reaches:
     def __init__(self, archive: Archive, config: Config) -> None:
         self._archive = archive
         self._config = config
-        self._destinations = Destinations.of(config, Access.of(config))
+        self._destinations = Destinations.of(config)
 
     def of(self, target: str) -> Reach:
         if target.startswith(FOLDER):

@@ -11,14 +11,13 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from archive.app.acceptor import destinations
 from archive.app.retention import trouble
 from archive.app.store import index_of
 from archive.app.volumes import overview_of
 from archive.config import Complaint, Config, Peer, certificates
 from archive.config.words import VERBS
 from archive.dimse.access import Access, Why
-from archive.dimse.destinations import Destination
+from archive.dimse.destinations import Destination, Destinations
 from archive.dimse.probe import Probed, listens, probe_all
 from archive.errors import ArchiveError, ConfigurationError, IndexUnavailable
 from archive.index import CallerSeen, Index, State, Which
@@ -82,7 +81,8 @@ class _Doctor:
     def called(self, peers: Sequence[Peer]) -> Iterator[Finding]:
         """C-ECHO of those that have a port and a host."""
         titles = [peer for peer in peers if peer.port and peer.address]
-        asked = [destinations(self.config).named(peer.aet) for peer in titles]
+        known = Destinations.of(self.config)
+        asked = [known.named(peer.aet) for peer in titles]
         for destination, went in zip(asked, probe_all(asked, self.deadline), strict=True):
             yield from doctor.answer(_call(self.config, destination, went), self.now)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from archive.app.store import Archive
 from archive.config import Config
 from archive.config.fetching import Fetch
-from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.fetch import PeerCatalogue, PeerSource
 from archive.index.jobs import CARRY
@@ -38,7 +37,7 @@ class Sources:
     def __init__(self, archive: Archive, config: Config) -> None:
         self._archive = archive
         self._config = config
-        self._destinations = Destinations.of(config, Access.of(config))
+        self._destinations = Destinations.of(config)
 
     def of(self, lane: str) -> Source:
         """For one study; raises ArchiveError for a peer that is none or cannot be called."""

@@ -9,7 +9,6 @@ from archive.app.causes import causes
 from archive.app.life import lifecycle_of
 from archive.app.store import Archive
 from archive.config import Config
-from archive.dimse.access import Access
 from archive.dimse.contexts import MPPS
 from archive.dimse.destinations import Destinations
 from archive.dimse.mpps import CreateStep, SetStep
@@ -43,7 +42,7 @@ def follow_performed(archive: Archive, config: Config) -> Iterable[Worker]:
         except ArchiveError:
             return  # it is ready or further already
 
-    tell = Teller(Destinations.of(config, Access.of(config)), MPPS)
+    tell = Teller(Destinations.of(config), MPPS)
     forwarding = Telling(
         index, lambda peer, tasks: tell(peer, [task.payload for task in tasks]), time.time, pauses=PAUSES
     )

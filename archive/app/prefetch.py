@@ -20,7 +20,6 @@ from archive.dicom.matching import read_query
 from archive.dicom.query import Root
 from archive.dicom.uids import EXPLICIT_LITTLE
 from archive.dimse import scu
-from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.question import question_in
 from archive.index import Index, NewTask
@@ -70,7 +69,7 @@ class Asked:
 
     def __init__(self, index: Index, config: Config) -> None:
         self._index = index
-        self._destinations = Destinations.of(config, Access.of(config))
+        self._destinations = Destinations.of(config)
 
     def __call__(self, source: str, level: Level, keys: Mapping[str, Any]) -> Generator[Answer, None, None]:
         if source == HERE:

@@ -11,7 +11,6 @@ from archive.app.store import Archive
 from archive.config import Config
 from archive.config.retention import COMMIT
 from archive.dicom.rule import parse_rule
-from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.proof import ByCommitment, ByQuery
 from archive.index import Index, StoredInstance
@@ -36,7 +35,7 @@ class Peers:
     """Asks peers for what studies need."""
 
     def __init__(self, config: Config, index: Index) -> None:
-        self._destinations = Destinations.of(config, Access.of(config))
+        self._destinations = Destinations.of(config)
         self._index = index
 
     def missing(self, need: Need, items: Sequence[StoredInstance]) -> set[str]:

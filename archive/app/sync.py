@@ -12,7 +12,6 @@ from archive.config import Config
 from archive.config.sync import RECONCILE, Reconcile, route_name
 from archive.config.sync import Sync as SyncOption
 from archive.dicom.rule import parse_rule
-from archive.dimse.access import Access
 from archive.dimse.destinations import Destinations
 from archive.dimse.inquiry import PeerInquiry
 from archive.index import Index, deleted
@@ -37,7 +36,7 @@ def synchronise(archive: Archive, config: Config) -> Iterable[Worker]:
 
 def syncs_of(index: Index, config: Config) -> dict[str, Sync]:
     """The syncs of a configuration by name."""
-    destinations = Destinations.of(config, Access.of(config)) if config.sync else None
+    destinations = Destinations.of(config) if config.sync else None
     return {option.name: _sync(index, config, option, destinations) for option in config.sync if destinations}
 
 

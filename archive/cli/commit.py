@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from archive.app.acceptor import destinations
 from archive.app.store import index_of
 from archive.cli.common import Commands, command, configuration, show, show_json, show_table, warn, when
 from archive.dicom.references import Reference
 from archive.dicom.uids import new_uid
 from archive.dimse import statuses
 from archive.dimse.asking import requesting, wait_elsewhere
-from archive.dimse.destinations import Destination
+from archive.dimse.destinations import Destination, Destinations
 from archive.errors import ArchiveError, Unreachable
 from archive.index import Index, Wakes
 from archive.index.commitments import COMMITTED, WAITING, Transaction
@@ -68,7 +67,7 @@ def commit(options: argparse.Namespace) -> int:
     if not references:
         warn(f"no such study: {options.study}")
         return 1
-    return _ask(options, index, destinations(config).named(options.at), asking, references)
+    return _ask(options, index, Destinations.of(config).named(options.at), asking, references)
 
 
 def _row(options: argparse.Namespace, transaction: Transaction) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from archive.app.acceptor import destinations
 from archive.app.store import Archive
 from archive.cli.common import Commands, command, configuration, show_json, show_table, warn
 from archive.config import Config
@@ -20,7 +19,7 @@ from archive.dicom.matching import read_query
 from archive.dicom.query import Root
 from archive.dicom.uids import EXPLICIT_LITTLE
 from archive.dimse import scu
-from archive.dimse.destinations import Destination
+from archive.dimse.destinations import Destination, Destinations
 from archive.dimse.question import question_in
 from archive.dimse.store import StoreObject
 from archive.errors import InvalidQuery
@@ -86,7 +85,7 @@ def keys(options: argparse.Namespace) -> dict[str, str]:
 def destination(options: argparse.Namespace, config: Config) -> Destination:
     if getattr(options, "host", None):
         return Destination(options.peer or "ANY-SCP", options.host, options.port, config.ae.title)
-    return destinations(config).named(options.peer or "")
+    return Destinations.of(config).named(options.peer or "")
 
 
 # -- echo and find ------------------------------------------------------------------------------------

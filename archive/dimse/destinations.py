@@ -75,9 +75,9 @@ class Destinations:
         self._by_title = {each.aet: each for each in destinations}
 
     @classmethod
-    def of(cls, config: Config, access: Access) -> Destinations:
-        """Raises ConfigurationError for a certificate or key that cannot be used."""
-        return cls.of_peers(access, config.peers.values())
+    def of(cls, config: Config) -> Destinations:
+        """Whom a configuration lets us call. Raises ConfigurationError for a certificate or key that cannot be used."""
+        return cls.of_peers(Access.of(config), config.peers.values())
 
     @classmethod
     def of_peers(cls, access: Access, peers: Iterable[Peer]) -> Destinations:
