@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from archive.app.commitment import commitment_verbs
 from archive.app.life import lifecycle_of
 from archive.app.orders import find_steps
 from archive.app.performed import performed_verbs
+from archive.app.process import Reload, run_until_told
 from archive.app.store import Archive
 from archive.config import Config, Listener
 from archive.dimse import contexts
@@ -31,7 +31,6 @@ from archive.dimse.find import FindMatches
 from archive.dimse.get import GetMatches
 from archive.dimse.limits import Limits
 from archive.dimse.listener import Listener as DimseListener
-from archive.dimse.listener import bind
 from archive.dimse.move import MoveMatches
 from archive.dimse.negotiation import Accepted, Rejected
 from archive.dimse.policy import AccessPolicy
@@ -50,25 +49,6 @@ log = logging.getLogger(__name__)
 MANY_THREADS = 10_000  # more associations than one process can serve
 YOUNG = 10_000  # new objects between two looks for garbage; 700 would look at every other image
 DRAIN = 8.0  # seconds a process has to end in order; the supervisor waits a little longer
-
-Main = Callable[[Callable[[], None]], int]
-Reload = Callable[[], Config | None]
-HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-
-
-def open_sockets(config: Config) -> list[socket.socket]:
-    """The listening sockets, which all acceptor processes share. Raises ConfigurationError."""
-    return [_open_socket(number, listener) for number, listener in enumerate(config.listeners)]
-
-
-def _open_socket(number: int, listener: Listener) -> socket.socket:
-    try:
-        return bind(listener.host, listener.port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"listeners.{number}: cannot listen on {listener.host}:{listener.port}: {error.strerror}; "
-            "end what uses the port, or choose another"
-        ) from error
 
 
 def rows_of_census(config: Config) -> int:
@@ -105,9 +85,7 @@ class Acceptor:
         gc.freeze()
         gc.set_threshold(YOUNG)
         ready()
-        while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
-            self._reload(again)
-        log.info("stopping on %s", signal.Signals(number).name)
+        run_until_told(self._reload, again)
         self._stop()
         return 0
 
@@ -146,10 +124,7 @@ class Acceptor:
         table = contexts.table(accept_unknown=config.storage.accept_unknown_sop_classes)
         self._door.change(server, AccessPolicy(access, table, note_caller=self._callers.note))
 
-    def _reload(self, again: Reload) -> None:
-        config = again()
-        if config is None:
-            return
+    def _reload(self, config: Config) -> None:
         try:
             for tls in self._tls:
                 if tls is not None:

@@ -7,11 +7,9 @@ workers that this configuration asks for; after SIGHUP all are stopped and built
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
-from archive.app.acceptor import HANDLED, Reload
 from archive.app.alarming import failed, pass_alarms_on, watch_certificates, watched
 from archive.app.availability import notify_peers
 from archive.app.commitment import commitments
@@ -26,6 +24,7 @@ from archive.app.messages import pass_messages_on
 from archive.app.orders import forget_messages, hl7_listeners
 from archive.app.performed import follow_performed
 from archive.app.prefetch import fetch_priors
+from archive.app.process import Reload, run_until_told
 from archive.app.reporting import correct_patients, file_reports
 from archive.app.retention import retire
 from archive.app.store import Archive
@@ -62,9 +61,7 @@ class Background:
     def run(self, ready: Callable[[], None], again: Reload) -> int:
         self._start()
         ready()
-        while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
-            self._reload(again())
-        log.info("stopping on %s", signal.Signals(number).name)
+        run_until_told(self._reload, again)
         self._stop()
         self._archive.close()
         return 0
@@ -84,9 +81,7 @@ class Background:
             listener.stop()
         self._workers.stop()
 
-    def _reload(self, config: Config | None) -> None:
-        if config is None:
-            return
+    def _reload(self, config: Config) -> None:
         before = self._archive.config
         self._stop()
         try:

@@ -7,15 +7,13 @@ Rules that hold here: it opens neither index nor store, so that it is there when
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from archive.app.acceptor import HANDLED, Reload
+from archive.app.process import Reload, run_until_told
 from archive.config import Config
 from archive.config.notify import NotifyRule
 from archive.errors import ConfigurationError
@@ -28,8 +26,6 @@ from archive.services.schedule import Schedule
 from archive.storage.local import SENTINEL
 from archive.workers.notify import Desk, Hearing, StateFile, Tell, Telling
 from archive.workers.worker import Workers
-
-log = logging.getLogger(__name__)
 
 FILE = "notices.json"  # beside the files of the store
 PATIENCE = 3.0  # seconds at the end for all receivers together: what hangs is sent again after the restart
@@ -46,9 +42,7 @@ class Notifier:
     def run(self, ready: Callable[[], None], again: Reload) -> int:
         self._workers.start()
         ready()
-        while (number := signal.sigwait(HANDLED)) == signal.SIGHUP:
-            self._reload(again())
-        log.info("stopping on %s", signal.Signals(number).name)
+        run_until_told(self._reload, again)
         self._stop()
         return 0
 
@@ -59,9 +53,7 @@ class Notifier:
         desk, line = self._desk, self._line
         self._workers = Workers(carriers, lambda: Hearing(line, desk))
 
-    def _reload(self, config: Config | None) -> None:
-        if config is None:
-            return
+    def _reload(self, config: Config) -> None:
         self._stop()
         self._config = config
         self._build(config)

@@ -10,9 +10,9 @@ from datetime import date
 from pathlib import Path
 
 from archive.app.causes import causes
+from archive.app.sockets import HL7_PORTS
 from archive.app.store import Archive
 from archive.config import Config
-from archive.dimse.listener import bind
 from archive.dimse.tls import ServerTLS
 from archive.dimse.worklist import FindSteps
 from archive.errors import ConfigurationError
@@ -25,33 +25,12 @@ from archive.services.worklist import Worklist
 from archive.workers.history import History
 from archive.workers.worker import Worker
 
-KEYS = ("port", "tls_port")  # of the section hl7, in the order of their sockets
-
 
 def find_steps(index: Index, config: Config) -> FindSteps:
     """The verb of the modality worklist."""
     section = config.worklist
     worklist = Worklist(index, today=date.today, show_started=section.show_started)
     return FindSteps(worklist, (section.days_back, section.days_ahead))
-
-
-def open_hl7_sockets(config: Config) -> list[socket.socket | None]:
-    """One listening socket for each of KEYS, None for those that are off. Raises ConfigurationError."""
-    return [_open_socket(config, key) for key in KEYS] if config.hl7 else []
-
-
-def _open_socket(config: Config, key: str) -> socket.socket | None:
-    assert config.hl7 is not None
-    port = getattr(config.hl7, key)
-    if port is None:
-        return None
-    try:
-        return bind(config.hl7.host, port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"hl7.{key}: cannot listen on {config.hl7.host}:{port}: {error.strerror}; "
-            "end what uses the port, or choose another"
-        ) from error
 
 
 def hl7_listeners(archive: Archive, config: Config, sockets: Sequence[socket.socket | None]) -> Iterator[Listener]:
@@ -67,7 +46,7 @@ def hl7_listeners(archive: Archive, config: Config, sockets: Sequence[socket.soc
         application=config.ae.title,
         senders=section.senders,
     )
-    for key, sock in zip(KEYS, sockets, strict=True):
+    for key, sock in zip(HL7_PORTS, sockets, strict=True):
         if sock is not None:
             tls = _tls(config) if key == "tls_port" else None
             # A reload builds new listeners on the same port: each gets a descriptor of its own.

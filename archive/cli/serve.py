@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from archive import log
-from archive.app.acceptor import Acceptor, Main, open_sockets, rows_of_census
+from archive.app.acceptor import Acceptor, rows_of_census
 from archive.app.alarming import ended
 from archive.app.background import Background
 from archive.app.notify import Notifier
-from archive.app.orders import open_hl7_sockets
+from archive.app.sockets import open_hl7_sockets, open_sockets
 from archive.app.store import recover
 from archive.cli.common import Commands, command
 from archive.config import Complaints, Config, find_file, load, needs_restart
 from archive.dimse.census import Census
 from archive.dimse.relay import Relay
 from archive.services.alarms import Line
-from archive.supervisor import Supervisor, run_alone
+from archive.supervisor import Main, Supervisor, run_alone
 
 LOG = logging.getLogger("archive.serve")
 
