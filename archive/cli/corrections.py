@@ -18,7 +18,7 @@ from archive.cli.common import Commands, command, configuration, show, show_json
 from archive.dicom.attributes import Level
 from archive.errors import NotPossible
 from archive.index.corrections import By, Operation
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.corrections import Corrections, by
 
 TITLES = {"number": "number", "when": "when", "kind": "what", "about": "about", "actor": "by", "reason": "why",

@@ -14,7 +14,7 @@ from archive.index import holds as rows
 from archive.index.corrections import By, Operation
 from archive.index.held import Name
 from archive.index.holds import Hold
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.corrections import by
 from archive.services.holds import PATIENT, Holds, of_accession, of_patient, of_study
 

@@ -17,6 +17,8 @@ from archive.dicom.attributes import Level
 from archive.errors import Damaged
 from archive.index import deleted, held, overlay, rows
 from archive.index.database import Database, Row, Session
+from archive.index.said import resolve
+from archive.index.snapshots import Snapshots
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ class Draft:
     kind: str
     arguments: Mapping[str, Any]
     writes: tuple[Write, ...] = ()
-    snapshots: overlay.Snapshots = field(default_factory=dict)
+    snapshots: Snapshots = field(default_factory=dict)
     undoes: int = 0
 
 
@@ -179,7 +181,7 @@ def _carry_out(session: Session, operation: Operation) -> None:
     draft = operation.draft
     writes = [*draft.writes] if draft.kind != UNDO else writes_of(session, draft.undoes)
     people = sorted({write.owner for write in writes if write.level is Level.PATIENT})
-    before = {owner: overlay.resolve(session, owner) for owner in people}
+    before = {owner: resolve(session, owner) for owner in people}
     session.run(
         "INSERT INTO operation (number, operation, kind, actor, reason, happened, what) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (operation.number, operation.id, draft.kind, operation.actor, operation.reason, operation.when, _what(draft)),

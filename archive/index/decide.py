@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from archive.dicom.attributes import Level
 from archive.errors import NotPossible, NotThere
-from archive.index import corrections, overlay, rows
+from archive.index import corrections, rows
 from archive.index.corrections import UNDO, Draft, Operation, Write
 from archive.index.database import Session
-from archive.index.overlay import CONCERNED, LINKED, MERGED, PATIENT, SERIES, STUDY, Person
+from archive.index.edits import first_item_changed
+from archive.index.person import Person
 from archive.index.rows import Columns
+from archive.index.said import CONCERNED, LINKED, MERGED, PATIENT, SERIES, STUDY, effects, resolve, said_values
+from archive.index.snapshots import Snapshots, snapshots_of
 
 Values = Mapping[str, str]
 
@@ -39,10 +42,10 @@ def _known(session: Session, person: Person) -> Columns | None:
     return rows.patient_of(session, *person)
 
 
-def _person_snapshots(session: Session, person: Person, values: Values) -> overlay.Snapshots:
+def _person_snapshots(session: Session, person: Person, values: Values) -> Snapshots:
     row = _known(session, person)
     if row:
-        return overlay.snapshots_of(session, _PEOPLE, row)
+        return snapshots_of(session, _PEOPLE, row)
     return {f"{int(_PEOPLE)} {person.owner}": {"values": _named(person, values)}}
 
 
@@ -62,12 +65,12 @@ def merge(session: Session, source: Person, target: Person, values: Values, *, u
     """``source`` was ``target`` all the time: its studies are those of the other from now on."""
     if source == target:
         raise NotPossible("a patient cannot be merged into itself")
-    effect = overlay.effects(session, _PEOPLE, source.owner).get(MERGED)
-    end = overlay.resolve(session, target.owner)
+    effect = effects(session, _PEOPLE, source.owner).get(MERGED)
+    end = resolve(session, target.owner)
     if end == source.owner:
-        back = overlay.effects(session, _PEOPLE, target.owner)[MERGED].operation
+        back = effects(session, _PEOPLE, target.owner)[MERGED].operation
         raise _refuse("patients would be merged in a circle", back, "the other patient was merged into this one")
-    if effect and overlay.resolve(session, source.owner) == end:
+    if effect and resolve(session, source.owner) == end:
         return None
     if effect:
         raise _refuse("patient is merged into another already", effect.operation, "undo it first")
@@ -77,7 +80,7 @@ def merge(session: Session, source: Person, target: Person, values: Values, *, u
     if not unknown and not there and not values:
         raise NotThere("no such patient", "the one to merge into; give its values to make it")
     if here and not there and not values:  # another ID of the same person
-        own = overlay.said_values(session, _PEOPLE, source.owner, here)
+        own = said_values(session, _PEOPLE, source.owner, here)
         values = {keyword: text for keyword, text in own.items() if keyword not in ("PatientID", "IssuerOfPatientID")}
     arguments = {"patient": str(source), "into": str(target), "studies": _studies_of(session, here)}
     writes = (Write(_PEOPLE, source.owner, MERGED, target.owner), *_concerned(_PEOPLE, target.owner))
@@ -94,7 +97,7 @@ def _studies_of(session: Session, patient: Columns | None) -> list[str]:
 
 def merged(session: Session, source: Person) -> int:
     """The operation that merged a patient. Raises NotThere."""
-    effect = overlay.effects(session, _PEOPLE, source.owner).get(MERGED)
+    effect = effects(session, _PEOPLE, source.owner).get(MERGED)
     if effect is None:
         raise NotThere("patient is not merged into another")
     return effect.operation
@@ -106,7 +109,7 @@ def link(session: Session, one: Person, other: Person, *, unknown: bool) -> Draf
         raise NotPossible("a patient cannot be linked with itself")
     if not unknown and not (_known(session, one) and _known(session, other)):
         raise NotThere("no such patient")
-    if LINKED + other.owner in overlay.effects(session, _PEOPLE, one.owner):
+    if LINKED + other.owner in effects(session, _PEOPLE, one.owner):
         return None
     writes = (
         Write(_PEOPLE, one.owner, LINKED + other.owner, None), Write(_PEOPLE, other.owner, LINKED + one.owner, None)
@@ -117,7 +120,7 @@ def link(session: Session, one: Person, other: Person, *, unknown: bool) -> Draf
 
 def linked(session: Session, one: Person, other: Person) -> int:
     """The operation that linked two patients. Raises NotThere."""
-    effect = overlay.effects(session, _PEOPLE, one.owner).get(LINKED + other.owner)
+    effect = effects(session, _PEOPLE, one.owner).get(LINKED + other.owner)
     if effect is None:
         raise NotThere("patients are not linked")
     return effect.operation
@@ -127,8 +130,8 @@ def links(session: Session, person: Person) -> list[Person]:
     """The patients that are the same person, directly or by others between them."""
     found, waiting = [person.owner], [person.owner]
     while waiting:
-        said = overlay.effects(session, _PEOPLE, overlay.resolve(session, waiting.pop()))
-        new = {overlay.resolve(session, key.removeprefix(LINKED)) for key in said if key.startswith(LINKED)}
+        said = effects(session, _PEOPLE, resolve(session, waiting.pop()))
+        new = {resolve(session, key.removeprefix(LINKED)) for key in said if key.startswith(LINKED)}
         waiting += sorted(new - {*found})
         found += sorted(new - {*found})
     return [Person.of(owner) for owner in found[1:]]
@@ -136,7 +139,7 @@ def links(session: Session, person: Person) -> list[Person]:
 
 def survivor(session: Session, person: Person) -> Person:
     """The patient to whom the studies of one belong now."""
-    return Person.of(overlay.resolve(session, person.owner))
+    return Person.of(resolve(session, person.owner))
 
 
 # -- studies --------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def split(session: Session, person: Person, uids: Sequence[str], new: Person, va
         raise NotPossible("a study to be split off is not one of this patient's")
     if _known(session, new):
         raise NotPossible("the new patient is known already", "move the studies there instead")
-    own = overlay.said_values(session, _PEOPLE, survivor(session, person).owner, row)
+    own = said_values(session, _PEOPLE, survivor(session, person).owner, row)
     own = {keyword: own[keyword] for keyword in ("PatientName", "PatientBirthDate", "PatientSex") if own.get(keyword)}
     return move_studies(session, uids, new, {**own, **values}, kind="split")
 
@@ -224,9 +227,9 @@ def _above(session: Session, level: Level, key: int) -> Columns:
     return row
 
 
-def _study_snapshots(session: Session, uid: str, target: Columns | None, like: Columns) -> overlay.Snapshots:
+def _study_snapshots(session: Session, uid: str, target: Columns | None, like: Columns) -> Snapshots:
     """Of a study that is there, or of one that is to be made like another."""
-    found = overlay.snapshots_of(session, _STUDIES, target or like)
+    found = snapshots_of(session, _STUDIES, target or like)
     if target is None:
         key = f"{int(_STUDIES)} {like['study_instance_uid']}"
         new = found.pop(key)
@@ -262,7 +265,7 @@ def move_instances(session: Session, uids: Sequence[str], into: NewSeries) -> Dr
 def _series_snapshots(
     session: Session, into: NewSeries, target: Columns | None, like: Columns
 ) -> dict[str, dict[str, Any]]:
-    found = overlay.snapshots_of(session, _SERIES, target or like)
+    found = snapshots_of(session, _SERIES, target or like)
     if target is not None:
         return found
     study = rows.by_uid(session, _STUDIES, into.study_uid)
@@ -271,7 +274,7 @@ def _series_snapshots(
     new = found.pop(f"{int(_SERIES)} {like['series_instance_uid']}")
     values = {**new["values"], "SeriesInstanceUID": into.series_uid}
     made = {f"{int(_SERIES)} {into.series_uid}": {"values": values, "above": into.study_uid}}
-    return overlay.snapshots_of(session, _STUDIES, study) | made
+    return snapshots_of(session, _STUDIES, study) | made
 
 
 # -- attributes -----------------------------------------------------------------------------------
@@ -280,7 +283,7 @@ def _series_snapshots(
 def edit(session: Session, level: Level, owner: str, values: Mapping[str, str | None]) -> Draft | None:
     """These attributes have other values; None takes one away."""
     if level is _PEOPLE:
-        owner = overlay.resolve(session, owner)
+        owner = resolve(session, owner)
         row = _known(session, Person.of(owner))
         if row is None:
             raise NotThere("no such patient")
@@ -293,14 +296,14 @@ def edit(session: Session, level: Level, owner: str, values: Mapping[str, str | 
     name = str(Person.of(owner)) if level is _PEOPLE else owner
     arguments = {"level": level.name, "of": name, "values": changed, "before": {key: now.get(key) for key in changed}}
     writes = tuple(Write(level, owner, keyword, value) for keyword, value in sorted(changed.items()))
-    return Draft("edit", arguments, writes, overlay.snapshots_of(session, level, row) if level is _PEOPLE else {})
+    return Draft("edit", arguments, writes, snapshots_of(session, level, row) if level is _PEOPLE else {})
 
 
 def _is_so(level: Level, keyword: str, now: Values, value: str | None) -> bool:
     attribute = rows.attribute_of(level, keyword)
     if attribute and attribute.vr == "SQ" and value is not None:
         before = now.get(keyword)
-        return json.loads(overlay.first_item_changed(before, value)) == json.loads(before or "[]")
+        return json.loads(first_item_changed(before, value)) == json.loads(before or "[]")
     return now.get(keyword) == value
 
 

@@ -16,9 +16,11 @@ from archive.dicom.names import same_name
 from archive.index import overlay, rows
 from archive.index.columns import CLEANERS, PATIENT_NAME
 from archive.index.database import Session
-from archive.index.overlay import SERIES, STUDY, Person
 from archive.index.parents import Parents, discard, find_parents, identity, lacking_in
+from archive.index.person import Person
 from archive.index.rows import share_corrections
+from archive.index.said import SERIES, STUDY, Effect, effects, forget_received, keep_received, received, resolve
+from archive.index.snapshots import owner_of, snapshots_by, snapshots_of
 
 __all__ = (
     "MustTakeTurns", "belongs", "put_where_it_belongs", "restrict", "settle_new", "share_corrections", "spoken_of",
@@ -53,11 +55,11 @@ def settle_new(session: Session, header: Header, parents: Parents, now: float) -
     created = {table for table, _ in parents.created}
     if "patient" in created and parents.patient_id:
         owner = Person(parents.patient_id, parents.issuer).owner
-        overlay.forget_received(session, Level.PATIENT, owner)
+        forget_received(session, Level.PATIENT, owner)
         overlay.settle(session, Level.PATIENT, owner, now)
     for table, level, uid in (("study", Level.STUDY, header.study_uid), ("series", Level.SERIES, header.series_uid)):
         if table in created:
-            overlay.forget_received(session, level, uid)
+            forget_received(session, level, uid)
             overlay.settle(session, level, uid, now)
     found = find_parents(session, header)
     assert found is not None
@@ -76,12 +78,12 @@ def restrict(session: Session, parents: Parents, header: Header) -> Parents:
         return parents
     owners = {Level.STUDY: parents.study_uid, Level.SERIES: header.series_uid}
     said = rows.by_id(session, Level.PATIENT, study["said_patient"] or study["patient"])
-    if STUDY in overlay.received(session, Level.SERIES, header.series_uid):
+    if STUDY in received(session, Level.SERIES, header.series_uid):
         parents.missing[Level.STUDY] = parents.missing[Level.PATIENT] = set()
     elif said:
         parents.said_patient = said["id"]
         parents.missing[Level.PATIENT] = lacking_in(CLEANERS[Level.PATIENT], said)
-        owners[Level.PATIENT] = overlay.owner_of(Level.PATIENT, said)
+        owners[Level.PATIENT] = owner_of(Level.PATIENT, said)
     for level, owner in owners.items():
         parents.missing[level] = parents.missing.get(level, set()) - _fill_before(session, level, owner, header)
     parents.settle()
@@ -91,7 +93,7 @@ def restrict(session: Session, parents: Parents, header: Header) -> Parents:
 def _fill_before(session: Session, level: Level, owner: str, header: Header) -> set[int]:
     """Let an object fill in what lay below the edits of a row, where that is empty; return the tags edited."""
     edited: set[int] = set()
-    for keyword, kept in overlay.received(session, level, owner).items():
+    for keyword, kept in received(session, level, owner).items():
         attribute = rows.attribute_of(level, keyword)
         if attribute is None:
             continue
@@ -101,7 +103,7 @@ def _fill_before(session: Session, level: Level, owner: str, header: Header) -> 
             columns = rows.columns_for(level, {keyword: text})
             verbatim = json.loads(columns["verbatim"] or "{}")
             kept = {"columns": {name: columns[name] for name in kept["columns"]}, "verbatim": verbatim}
-            overlay.keep_received(session, level, owner, keyword, kept)
+            keep_received(session, level, owner, keyword, kept)
     return edited
 
 
@@ -116,23 +118,23 @@ def take_back(session: Session, parents: Parents) -> None:
         overlay.close_study(session, parents.study)
 
 
-def was_moved(session: Session, header: Header) -> overlay.Effect | None:
+def was_moved(session: Session, header: Header) -> Effect | None:
     """What an operation says, if it gave an instance to another series."""
-    effect = overlay.effects(session, Level.IMAGE, header.sop_instance_uid).get(SERIES)
+    effect = effects(session, Level.IMAGE, header.sop_instance_uid).get(SERIES)
     return effect if effect and effect.value and effect.value != header.series_uid else None
 
 
 def put_where_it_belongs(
-    session: Session, header: Header, parents: Parents, effect: overlay.Effect, now: float
+    session: Session, header: Header, parents: Parents, effect: Effect, now: float
 ) -> Parents:
     """The rows above an instance that was moved, instead of those that it names itself."""
     assert effect.value
     above = rows.by_id(session, Level.SERIES, parents.series)
     assert above is not None
-    kept = {"owner": header.series_uid, "snapshots": overlay.snapshots_of(session, Level.SERIES, above)}
-    overlay.keep_received(session, Level.IMAGE, header.sop_instance_uid, SERIES, kept)
+    kept = {"owner": header.series_uid, "snapshots": snapshots_of(session, Level.SERIES, above)}
+    keep_received(session, Level.IMAGE, header.sop_instance_uid, SERIES, kept)
     take_back(session, parents)
-    overlay.make(session, Level.SERIES, effect.value, overlay.snapshots_by(session, effect.operation), now)
+    overlay.make(session, Level.SERIES, effect.value, snapshots_by(session, effect.operation), now)
     found = find_parents(session, replace(header, series_uid=effect.value))
     assert found is not None
     found.counted = found.placed = True
@@ -148,7 +150,7 @@ def belongs(session: Session, header: Header, parents: Parents, *, check_names: 
     study = rows.by_id(session, Level.STUDY, parents.study)
     if study is None or not study["corrected"]:
         return False
-    origin = overlay.received(session, Level.SERIES, header.series_uid).get(STUDY)
+    origin = received(session, Level.SERIES, header.series_uid).get(STUDY)
     if header.study_uid != (origin["owner"] if origin else parents.study_uid):
         return False
     said = Person(*(text or "" for text in identity(header.values)))
@@ -160,7 +162,7 @@ def belongs(session: Session, header: Header, parents: Parents, *, check_names: 
         row = rows.by_id(session, Level.PATIENT, study["said_patient"])
         if row and _same(row["patient_id"] or "", row["issuer"], said):
             return True
-    return bool(said.patient_id) and Person.of(overlay.resolve(session, said.owner)) == _person(parents)
+    return bool(said.patient_id) and Person.of(resolve(session, said.owner)) == _person(parents)
 
 
 def _person(parents: Parents) -> Person:
@@ -184,5 +186,5 @@ def _said_by(origin: dict[str, object], study_uid: str) -> object:
 
 def _named_so(session: Session, header: Header, parents: Parents) -> bool:
     """Whether the patient had this name before it was edited."""
-    kept = overlay.received(session, Level.PATIENT, _person(parents).owner).get("PatientName")
+    kept = received(session, Level.PATIENT, _person(parents).owner).get("PatientName")
     return kept is not None and same_name(header.values.get(PATIENT_NAME) or "", kept["columns"]["patient_name"] or "")

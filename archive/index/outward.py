@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from archive.dicom.attributes import BY_LEVEL, Level
-from archive.index import overlay, rows
+from archive.index import rows
 from archive.index.corrections import last
 from archive.index.database import Database, Session
-from archive.index.overlay import PATIENT, SERIES, STUDY, Person
+from archive.index.person import Person
 from archive.index.rows import Columns
+from archive.index.said import PATIENT, SERIES, STUDY, edits, effects, received
+from archive.index.snapshots import owner_of
 
 Laid = dict[str, str | None]  # keyword -> text, None takes the attribute away
 
@@ -60,13 +62,13 @@ def _laid(session: Session, key: int) -> Laid | None:
     patient = study and rows.by_id(session, Level.PATIENT, study["patient"])
     if not (image and series and study and patient):
         return None
-    origin = overlay.received(session, Level.IMAGE, image["sop_instance_uid"]).get(SERIES)
+    origin = received(session, Level.IMAGE, image["sop_instance_uid"]).get(SERIES)
     found = _of_series(session, series, bool(origin))
-    origin = origin or overlay.received(session, Level.SERIES, series["series_instance_uid"]).get(STUDY)
+    origin = origin or received(session, Level.SERIES, series["series_instance_uid"]).get(STUDY)
     came = _came_as(origin)
     elsewhere = came[0] not in ("", study["study_instance_uid"])
     found |= _of_study(session, study, elsewhere)
-    given = elsewhere and came[1] != overlay.owner_of(Level.PATIENT, patient)
+    given = elsewhere and came[1] != owner_of(Level.PATIENT, patient)
     return found | _of_patient(session, study, patient, given)
 
 
@@ -96,7 +98,7 @@ def _of_study(session: Session, row: Columns, elsewhere: bool) -> Laid:
 def _of_patient(session: Session, study: Columns, row: Columns, given: bool) -> Laid:
     names = tuple(attribute.keyword for attribute in BY_LEVEL[Level.PATIENT] if not attribute.computed)
     found: Laid = {}
-    if given or PATIENT in overlay.effects(session, Level.STUDY, study["study_instance_uid"]):
+    if given or PATIENT in effects(session, Level.STUDY, study["study_instance_uid"]):
         found = _module(Level.PATIENT, row, names) | dict.fromkeys(ONLY_OF_THE_PATIENT)
     elif study["said_patient"] is not None:  # merged: the same person, of whom these objects may know more
         own = rows.values_of(Level.PATIENT, row)
@@ -117,6 +119,6 @@ def _nothing(keyword: str) -> str | None:
 
 
 def _edited(session: Session, level: Level, owner: str) -> Laid:
-    found = overlay.effects(session, level, owner)
-    values = {name: found[name].value for name in overlay.edits(found)}
+    found = effects(session, level, owner)
+    values = {name: found[name].value for name in edits(found)}
     return {name: _nothing(name) if value is None else value for name, value in values.items()}

@@ -1,162 +1,33 @@
 """Corrections laid over rows: what operations say of a row, and the row made to agree with it.
 
-Rules that hold here: a row is settled from what is written of it, whatever was done before, so that carrying out an
-operation, undoing one and receiving a late object are the same; what a row said before is kept until nothing is
-written over it any more; rows that an operation names and that are missing are made from its snapshots.
+Rules that hold here: a row is settled from what is written of it (said.py), whatever was done before, so that carrying
+out an operation, undoing one and receiving a late object are the same; rows that an operation names and that are
+missing are made from its snapshots.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from archive.dicom.attributes import Attribute, Level
+from archive.dicom.attributes import Level
 from archive.index import rows
 from archive.index.database import Session
+from archive.index.edits import lay
+from archive.index.flags import flag_patient, flag_study
+from archive.index.person import Person
 from archive.index.rows import Columns
+from archive.index.said import (
+    PATIENT,
+    SERIES,
+    STUDY,
+    Effect,
+    effects,
+    forget_received,
+    keep_received,
+    received,
+    resolve,
+)
+from archive.index.snapshots import Snapshots, merge_snapshots, owner_of, snapshots_by, snapshots_of
 
-# Places, as keywords of writes; "@" is less than every letter.
-MERGED = "@merged"  # of a patient: its studies are those of another
-PATIENT = "@patient"  # of a study: the patient it belongs to
-STUDY = "@study"  # of a series
-SERIES = "@series"  # of an instance
-CONCERNED = "@concerned"  # the target of one of these, or the study from which something was taken
-LINKED = "@linked "  # of a patient, with another behind it: they are one person and stay apart
-
-LONGEST_CHAIN = 1000  # of merges, none of which is a circle
-
-
-class Person(NamedTuple):
-    """What a patient is known by."""
-
-    patient_id: str
-    issuer: str = ""
-
-    @property
-    def owner(self) -> str:
-        """As writes name it; an issuer holds no backslash (VR LO, PS3.5 6.2), whatever a Patient ID may hold."""
-        return f"{self.patient_id}\\{self.issuer}"
-
-    @classmethod
-    def of(cls, owner: str) -> Person:
-        return cls(*owner.rsplit("\\", 1))
-
-    def __str__(self) -> str:
-        return f"{self.patient_id}^^^{self.issuer}" if self.issuer else self.patient_id
-
-
-class Effect(NamedTuple):
-    """What holds for one keyword, and by which operation."""
-
-    value: str | None
-    operation: int
-
-
-Effects = dict[str, Effect]
-Snapshots = Mapping[str, Mapping[str, Any]]  # level and owner -> values, and the owner above
-
-
-def effects(session: Session, level: Level, owner: str) -> Effects:
-    """What the operations that were not undone say of a row, the last one holds."""
-    found = session.rows(
-        "SELECT keyword, value, operation FROM correction WHERE level = ? AND owner = ? AND active = 1"
-        " ORDER BY operation",
-        (int(level), owner),
-    )
-    return {keyword: Effect(value, operation) for keyword, value, operation in found}
-
-
-def edits(found: Mapping[str, Any]) -> set[str]:
-    """Those of the keywords that are attributes."""
-    return {keyword for keyword in found if not keyword.startswith("@")}
-
-
-def resolve(session: Session, owner: str) -> str:
-    """The patient to whom the studies of a patient belong now."""
-    for _ in range(LONGEST_CHAIN):
-        effect = effects(session, Level.PATIENT, owner).get(MERGED)
-        if effect is None or effect.value is None:
-            return owner
-        owner = effect.value
-    raise RuntimeError("patients are merged in a circle")
-
-
-# -- what was there before ------------------------------------------------------------------------
-
-
-def received(session: Session, level: Level, owner: str) -> dict[str, Any]:
-    found = session.rows("SELECT keyword, value FROM received WHERE level = ? AND owner = ?", (int(level), owner))
-    return {keyword: json.loads(value) for keyword, value in found}
-
-
-def keep_received(session: Session, level: Level, owner: str, keyword: str, value: Any) -> None:
-    session.run(
-        "INSERT INTO received (level, owner, keyword, value) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (level, owner, keyword) DO UPDATE SET value = excluded.value",
-        (int(level), owner, keyword, json.dumps(value)),
-    )
-
-
-def forget_received(session: Session, level: Level, owner: str, keyword: str | None = None) -> None:
-    also, values = ("", ()) if keyword is None else (" AND keyword = ?", (keyword,))
-    session.run(f"DELETE FROM received WHERE level = ? AND owner = ?{also}", (int(level), owner, *values))
-
-
-def said_values(session: Session, level: Level, owner: str, row: Columns) -> dict[str, str]:
-    """What the objects below a row say, by keyword: without the edits."""
-    before = row.copy()
-    verbatim = json.loads(row["verbatim"]) if row["verbatim"] else {}
-    for keyword, kept in received(session, level, owner).items():
-        if not keyword.startswith("@"):
-            _put_back(before, verbatim, kept)
-    before["verbatim"] = json.dumps(verbatim) if verbatim else None
-    return rows.values_of(level, before)
-
-
-def _put_back(row: Columns, verbatim: dict[str, str], kept: Mapping[str, Any]) -> None:
-    for name, value in kept["columns"].items():
-        row[name] = value
-        verbatim.pop(name, None)
-    verbatim.update(kept["verbatim"])
-
-
-# -- snapshots ------------------------------------------------------------------------------------
-
-
-def snapshots_of(session: Session, level: Level, row: Columns) -> dict[str, dict[str, Any]]:
-    """What is needed to make a row, and those above it, once more."""
-    owner = owner_of(level, row)
-    key = f"{int(level)} {owner or ''}"
-    values = said_values(session, level, owner, row) if owner else rows.values_of(level, row)
-    found: dict[str, dict[str, Any]] = {key: {"values": values}}
-    if level is Level.PATIENT:
-        return found
-    above = rows.by_id(session, Level(level - 1), _said_above(level, row))
-    assert above is not None
-    found[key]["above"] = owner_of(Level(level - 1), above) or ""
-    return found | snapshots_of(session, Level(level - 1), above)
-
-
-def _said_above(level: Level, row: Columns) -> int:
-    """The row above, as the objects say: of a study the patient that they name."""
-    if level is Level.STUDY:
-        return int(row["said_patient"] or row["patient"])
-    return int(row["study" if level is Level.SERIES else "series"])
-
-
-def owner_of(level: Level, row: Columns) -> str:
-    """What a row is known by; empty for a patient without Patient ID."""
-    if level is not Level.PATIENT:
-        return str(row[rows.KEYS[level]])
-    return Person(row["patient_id"], row["issuer"]).owner if row["patient_id"] else ""
-
-
-def snapshots_by(session: Session, operation: int) -> Snapshots:
-    """What an operation knew of the rows that it names."""
-    row = session.row("SELECT what FROM operation WHERE number = ?", (operation,))
-    found: Snapshots = json.loads(row[0]).get("snapshots", {}) if row else {}
-    return found
+# -- rows that are missing ------------------------------------------------------------------------
 
 
 def make(session: Session, level: Level, owner: str, snapshots: Snapshots, now: float) -> Columns:
@@ -218,66 +89,6 @@ def _insert_patient(session: Session, columns: Columns) -> Columns | None:
         [columns[name] for name in names],
     )
     return rows.by_id(session, Level.PATIENT, made[0], lock=True) if made else None
-
-
-# -- attributes -----------------------------------------------------------------------------------
-
-
-def lay(session: Session, level: Level, owner: str, row: Columns) -> None:
-    """Write what is said of the attributes of a row over what it said, or put that back."""
-    wanted, before = effects(session, level, owner), received(session, level, owner)
-    columns: Columns = {}
-    verbatim = json.loads(row["verbatim"]) if row["verbatim"] else {}
-    for keyword in sorted(edits(wanted) | edits(before)):
-        attribute = rows.attribute_of(level, keyword)
-        if attribute is None:
-            continue
-        kept = before.get(keyword) or _kept(attribute, row, verbatim)
-        _put_back(columns, verbatim, kept)
-        if keyword in wanted:
-            if keyword not in before:
-                keep_received(session, level, owner, keyword, kept)
-            columns |= _laid(level, attribute, wanted[keyword].value, columns[attribute.column], verbatim)
-        else:
-            forget_received(session, level, owner, keyword)
-    if columns:
-        columns["verbatim"] = json.dumps(verbatim) if verbatim else None
-        rows.write(session, level, row, columns)
-
-
-def _kept(attribute: Attribute, row: Columns, verbatim: Mapping[str, str]) -> dict[str, Any]:
-    names = rows.names_of(attribute)
-    return {
-        "columns": {name: row[name] for name in names},
-        "verbatim": {name: verbatim[name] for name in names if name in verbatim},
-    }
-
-
-def _laid(
-    level: Level, attribute: Attribute, value: str | None, before: str | None, verbatim: dict[str, str]
-) -> Columns:
-    """The columns of an attribute with a new value; of a sequence its first item has the new values."""
-    names = rows.names_of(attribute)
-    if value is None:
-        found: Columns = dict.fromkeys(rows.CLEANERS[level].columns)
-    else:
-        if attribute.vr == "SQ":
-            value = first_item_changed(before, value)
-        found = rows.columns_for(level, {attribute.keyword: value})
-    for name in names:
-        verbatim.pop(name, None)
-    verbatim.update(json.loads(found["verbatim"]) if found["verbatim"] else {})
-    return {name: found[name] for name in names}
-
-
-def first_item_changed(before: str | None, value: str) -> str:
-    """The items of a sequence, of which the first one has other values now; none leaves the sequence empty."""
-    new = json.loads(value)
-    if not new:
-        return "[]"
-    old = json.loads(before) if before else []
-    first = {**(old[0] if old else {}), **new[0]}
-    return json.dumps([first, *old[1:]], ensure_ascii=False)
 
 
 # -- places ---------------------------------------------------------------------------------------
@@ -346,18 +157,10 @@ def _patient_for(session: Session, said: Columns, effect: Effect | None, now: fl
     snapshots = snapshots_by(session, effect.operation) if effect else {}
     owner = resolve(session, start)
     if owner != start:  # its last merge knows what the patient was like
-        snapshots = _merge_snapshots(session, start)
+        snapshots = merge_snapshots(session, start)
     elif not effect:
         return said
     return make(session, Level.PATIENT, owner, snapshots, now)
-
-
-def _merge_snapshots(session: Session, owner: str) -> Snapshots:
-    found: dict[str, Mapping[str, Any]] = {}
-    while effect := effects(session, Level.PATIENT, owner).get(MERGED):
-        found |= snapshots_by(session, effect.operation)
-        owner = effect.value or ""
-    return found
 
 
 def _place(session: Session, level: Level, owner: str, row: Columns, now: float) -> None:
@@ -415,37 +218,3 @@ def refresh_patient(session: Session, key: int) -> None:
     if row:
         flag_patient(session, key, owner_of(Level.PATIENT, row))
         rows.recount_patient(session, key)
-
-
-# -- flags ----------------------------------------------------------------------------------------
-
-
-def flag_patient(session: Session, key: int, owner: str) -> None:
-    """Mark a patient of whom an operation speaks, or whose objects were given to another."""
-    said = "EXISTS (SELECT 1 FROM correction WHERE level = 0 AND owner = ? AND active = 1)"
-    lent = "EXISTS (SELECT 1 FROM study WHERE said_patient = ?)"
-    session.run(
-        f"UPDATE patient SET corrected = CASE WHEN {said} OR {lent} THEN 1 ELSE 0 END WHERE id = ?", (owner, key, key)
-    )
-
-
-def flag_study(session: Session, key: int) -> None:
-    """Mark a study that goes out otherwise than it came in, or may."""
-    row = session.row(
-        "SELECT s.study_instance_uid, s.said_patient, p.patient_id, p.issuer FROM study s"
-        " JOIN patient p ON p.id = s.patient WHERE s.id = ?",
-        (key,),
-    )
-    if row is None:
-        return
-    uid, said, patient_id, issuer = row
-    owner = Person(patient_id, issuer).owner if patient_id else ""
-    found = session.row(
-        "SELECT CASE WHEN EXISTS (SELECT 1 FROM correction WHERE level = 1 AND owner = ? AND active = 1)"
-        " OR EXISTS (SELECT 1 FROM correction WHERE level = 0 AND owner = ? AND active = 1 AND keyword >= 'A')"
-        " OR EXISTS (SELECT 1 FROM series e JOIN correction c ON c.level = 2 AND c.owner = e.series_instance_uid"
-        " AND c.active = 1 WHERE e.study = ?) THEN 1 ELSE 0 END",
-        (uid, owner, key),
-    )
-    flag = 1 if said is not None or (found and found[0]) else 0
-    session.run("UPDATE study SET corrected = ? WHERE id = ? AND corrected <> ?", (flag, key, flag))

@@ -35,7 +35,7 @@ from archive.index.decide import (
     survivor,
     undo,
 )
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.storage.ledger import Ledger
 
 log = logging.getLogger(__name__)

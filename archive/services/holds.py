@@ -15,7 +15,7 @@ from archive.index import holds as rows
 from archive.index.corrections import By, Operation
 from archive.index.held import ACCESSION, PATIENT, STUDY, Name
 from archive.index.holds import Hold
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.storage.ledger import Ledger
 
 log = logging.getLogger(__name__)

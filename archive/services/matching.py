@@ -21,7 +21,7 @@ from archive.index import Index
 from archive.index.corrections import Operation
 from archive.index.matches import Match
 from archive.index.ordervalues import OrderSummary
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.index.states import StudyStates
 from archive.services.corrections import Corrections, by
 from archive.services.lifecycle import OPEN, READY, UNMATCHED, Lifecycle

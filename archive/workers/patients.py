@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from archive.dicom.attributes import Level
 from archive.errors import ArchiveError, NotThere
 from archive.index import Index, Task
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.corrections import Corrections, by
 
 log = logging.getLogger(__name__)

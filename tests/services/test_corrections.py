@@ -20,7 +20,7 @@ from archive.dicom.matching import Query, Root
 from archive.errors import ArchiveError, Damaged, NotPossible, NotThere, StorageFailed
 from archive.index import Index, NewInstance, Outcome, open_index
 from archive.index.corrections import By
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.corrections import Corrections, by
 from archive.storage.ledger import Ledger
 from tests.index import made

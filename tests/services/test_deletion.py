@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from archive.dicom.attributes import HEADER_TAGS, Level
 from archive.errors import Missing, NotThere, StorageFailed
 from archive.index import Index, Outcome, open_index
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.commit import Committer
 from archive.services.corrected import corrections_of
 from archive.services.corrections import Corrections, by

@@ -10,7 +10,7 @@ import pytest
 from archive.errors import NotThere, OnHold
 from archive.index import open_index
 from archive.index.held import ACCESSION, PATIENT, STUDY
-from archive.index.overlay import Person
+from archive.index.person import Person
 from archive.services.corrections import Corrections, by
 from archive.services.holds import Holds, of_accession, of_patient, of_study
 from archive.services.retention import DAY
