@@ -3,6 +3,9 @@
 root="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)"
 venv="${ARCHIVE_VENV:-$root/.venv}"
 
+# Compiling the archive takes longer than importing it: what is compiled is kept, whatever the environment prefers.
+unset PYTHONDONTWRITEBYTECODE
+
 # as_root COMMAND...: run it where that needs no password; fails where it would.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
