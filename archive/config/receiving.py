@@ -162,7 +162,7 @@ ATTRIBUTES = ListOf(ATTRIBUTE)
 class Coerce:
     """One rule."""
 
-    name: str = option(NAME, None, "what routes call it (on: route)", unset="")
+    name: str = option(NAME, "", "what routes call it (on: route)")
     on: str = option(one_of(COERCE_ON), None, "when it is applied", required=True)
     from_: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who sends (ours but on: receive); empty is all")
     to: tuple[str, ...] = option(ListOf(TITLE), [], "AE titles of who receives; empty is all")

@@ -110,7 +110,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeidentifySettings:
-    key: str = option(KEY, None, "the secret from which routes that de-identify make pseudonyms", unset="")
+    key: str = option(KEY, "", "the secret from which routes that de-identify make pseudonyms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

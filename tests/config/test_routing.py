@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archive.config import Config, load
+from archive.config import Config, display, load
 from archive.config.pacing import Hours
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +57,13 @@ def test_windows_are_read(tmp_path: Path, text: str, hours: Hours) -> None:
         ("[{name: a, to: WS1, match: 'Modalty = 1'}]", "column 1: Modalty is no indexed attribute"),
         ("[{name: a, to: WS1}, {name: a, to: WS1}]", "routes.1.name = a: 'a' is the name of an earlier one"),
         ("[{name: a, to: WS1, rate: 1MB/s}, {name: b, to: WS1, rate: 2MB/s}]", "contradicts route a, which leads"),
+        ("[{name: a, to: WS1, deidentify: basic}]", "pseudonyms need a secret key of at least 32 characters"),
+        ("[{name: a, to: WS1, deidentify: basic}]\ndeidentify: {key: short}", "routes.0.deidentify = basic: pseudonyms need"),
+        ("[{name: a, to: WS1, deidentify: shift-dates}]", "options without the profile; basic and they would do"),
+        ("[{name: a, to: WS1, deidentify: [basic, shift-dates, retain-dates]}]", "dates cannot stay and move"),
+        ("[{name: a, to: WS1, burned_in: send}]", "means nothing without deidentify"),
+        ("[{name: a, to: WS1, coerce: [b]}]\ncoerce: [{on: send, upper: PatientID}]", "'b' is no such rule"),
+        ("[]\ncoerce: [{on: route, upper: PatientID}]", "coerce.0: a rule for routes that none can name"),
         ("[{name: a, to: WS1, retry: 3 times}]", "not a list such as 2x1m,3x10m"),
         ("[{name: a, to: WS1, retry: 2000x1s}]", "1001 tries"),
         ("[{name: a, to: WS1, retry: {maxx: 3}}]", "unknown option; did you mean max?"),
@@ -73,9 +80,19 @@ def test_a_mistake_is_named_with_what_would_do(tmp_path: Path, routes: str, said
         read(tmp_path, f"routes: {routes}")
 
 
-def test_the_examples_of_the_manual_load(tmp_path: Path) -> None:
-    manual = (ROOT / "docs/routing.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["routing", "deidentify"])
+def test_the_examples_of_the_manual_load(tmp_path: Path, page: str) -> None:
+    manual = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     for example in re.findall(r"^```yaml\n(.*?)^```", manual, re.M | re.S):
         file = tmp_path / "archive.yaml"
         file.write_text(example)
-        assert load(file, resolve=lambda name: ["10.9.9.9"]).routes
+        assert load(file, resolve=lambda name: ["10.9.9.9"], environ={"DEIDENTIFY_KEY": "k" * 64}).routes
+
+
+def test_a_route_deidentifies_with_a_key_that_is_shown_to_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "archive.yaml"
+    routes = "routes: [{name: a, to: WS1, deidentify: [basic, shift-dates]}]"
+    file.write_text(f"{PEERS}{routes}\ndeidentify: {{key: '${{TRIAL_KEY}}'}}\n")
+    config = load(file, environ={"TRIAL_KEY": "k" * 32})
+    assert config.routes[0].deidentify == ("basic", "shift-dates") and config.deidentify.key == "k" * 32
+    assert config.routes[0].burned_in == "refuse" and "k" * 32 not in display(config)
