@@ -169,7 +169,7 @@ class _Pass(Rewriter):
             self._drop(level, tag, vr, length)
         elif self._in_dummy and fate == KEEP and tag != CHARSET:
             self._replace(level, tag, vr, length, DUMMY)
-        elif fate == KEEP and tag not in (CHARSET, BURNED_IN) and vr not in _WRITTEN_IN:
+        elif fate == KEEP and tag not in (CHARSET, BURNED_IN) and (known if vr == UNKNOWN else vr) not in _WRITTEN_IN:
             yield from self._value(level, tag, vr, length)
         else:
             self._replace(level, tag, vr, length, fate)

@@ -246,7 +246,7 @@ def test_a_value_that_is_not_what_its_attribute_is_for_is_no_way_out(option: str
         raw(0x0008001A, "UI", text), raw(0x00080020, "DA", b"20240229 " + text), raw(0x00081150, "UI", b"1.2\\" + text),
         raw(0x00180050, "LT", text), raw(0x00180060, "PN", text), raw(0x00180081, "UT", text),
         raw(0x00180082, "DA", b"20240229"), raw(0x00280010, "LO", text), raw(0x00280011, "UI", text),
-        raw(0x00281050, "UN", b"40"),
+        raw(0x00281050, "UN", b"40"), raw(0x00400244, "UN", text),
     ))  # fmt: skip
     out = made(data, "retain-patient-characteristics", option)
     kept = decoded(out)
