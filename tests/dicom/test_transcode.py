@@ -526,7 +526,7 @@ DCMTK_KINDS = ("8 bit", "12 of 16", "16 bit signed", "12 of 16 signed", "frames"
 
 
 def dcmtk(*command: str | Path) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(list(map(str, command)), capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 

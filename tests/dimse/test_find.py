@@ -211,7 +211,7 @@ def test_pynetdicom_finds_in_every_transfer_syntax(archive: Archive, syntax: str
 def test_dcmtk_finds(archive: Archive) -> None:
     command = ["findscu", "-S", "-aet", "TEST", "-aec", "ARCHIVE", "-k", "QueryRetrieveLevel=STUDY"]
     command += ["-k", f"StudyInstanceUID={ROOT}.1", "-k", "PatientName", "127.0.0.1", str(archive.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0
     assert "Name^P1" in done.stdout + done.stderr
 

@@ -145,7 +145,7 @@ def test_pynetdicom_fetches_and_may_cancel(archive: Archive) -> None:
 def test_dcmtk_fetches(archive: Archive, tmp_path: Path) -> None:
     command = ["getscu", "-S", "-aet", "TEST", "-aec", "ARCHIVE", "-od", str(tmp_path), "+B"]
     command += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={ROOT}.1", "127.0.0.1", str(archive.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     read = [pydicom.dcmread(path) for path in tmp_path.iterdir()]
     assert sorted(each.InstanceNumber for each in read) == [1, 2, 3, 4, 5]

@@ -71,7 +71,7 @@ def test_pynetdicom_verifies_and_stores() -> None:
 def test_echoscu_verifies() -> None:
     with serving() as served:
         for options in ([], ["--max-pdu", "4096"], ["-pts", "30"], ["--repeat", "20"], ["--abort"]):
-            subprocess.run(["echoscu", *options, "127.0.0.1", str(served.port)], check=True, timeout=60)
+            subprocess.run(["echoscu", *options, "127.0.0.1", str(served.port)], check=True, timeout=300)
 
 
 def test_128_contexts_with_every_transfer_syntax_are_answered() -> None:
@@ -410,7 +410,7 @@ def objects(tmp_path: Path) -> Iterator[Path]:
 def test_storescu_stores(objects: Path, options: list[str]) -> None:
     with serving() as served:
         command = ["storescu", *options, "+sd", "127.0.0.1", str(served.port), str(objects)]
-        subprocess.run(command, check=True, timeout=60, capture_output=True)
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
         assert len(served.sinks) == (9 if "--repeat" in options else 3)
         assert all(len(sink.data) > 70_000 for sink in served.sinks)
 
@@ -418,7 +418,7 @@ def test_storescu_stores(objects: Path, options: list[str]) -> None:
 def test_storescu_that_aborts_leaves_nothing(objects: Path) -> None:
     with serving() as served:
         command = ["storescu", "--abort", "+sd", "127.0.0.1", str(served.port), str(objects)]
-        subprocess.run(command, check=False, timeout=60, capture_output=True)
+        subprocess.run(command, check=False, timeout=300, capture_output=True)
         assert wait_until_empty(served.listener)
         assert served.limits.associations == 0 and len(served.sinks) == 3
 

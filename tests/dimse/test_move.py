@@ -283,7 +283,7 @@ def test_dcmtk_moves_to_dcmtk(tmp_path: Path) -> None:
             command = ["movescu", "-S", "-aet", "TEST", "-aec", "ARCHIVE", "-aem", "STORESCP"]
             command += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={ROOT}.1"]
             command += ["127.0.0.1", str(archive.port)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
     finally:
         storescp.terminate()

@@ -78,6 +78,6 @@ def test_dcmtk_stores_over_tls(tmp_path: Path, authority: Authority) -> None:
         paths = write(tmp_path / "in", *(instance(number) for number in range(1, 4)))
         command = ["storescu", "+tls", str(key), str(cert), "+cf", str(authority.certificate)]
         command += ["-aet", "TEST", "-aec", "ARCHIVE", "127.0.0.1", str(archive.port), *map(str, paths)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert archive.index.statistics().instances == 3

@@ -164,7 +164,7 @@ def test_pynetdicom_stores(archive: Archive) -> None:
 def test_dcmtk_stores(archive: Archive, tmp_path: Path, program: str) -> None:
     paths = write(tmp_path / "in", *(instance(number) for number in range(1, 6)))
     command = [program, "-aet", "TEST", "-aec", "ARCHIVE", "127.0.0.1", str(archive.port)]
-    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert archive.index.statistics().instances == 5
 

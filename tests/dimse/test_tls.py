@@ -203,7 +203,7 @@ def test_dcmtk_verifies_over_tls(papers: dict[str, Papers]) -> None:
     with serving(tls=server(papers)) as served:
         mine = papers["CT1"]
         command = ["echoscu", "+tls", str(mine.key), str(mine.cert), "+cf", str(mine.ca), "localhost", str(served.port)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=300)
 
 
 # -- hostile handshakes ------------------------------------------------------------------------------------------

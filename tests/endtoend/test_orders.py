@@ -62,7 +62,7 @@ class Site:
 
     def run(self, *arguments: object, good: int = 0) -> str:
         command = [sys.executable, "-m", "archive", *map(str, arguments), "--config", self.daemon.config_file]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == good, done.stderr
         return done.stdout
 

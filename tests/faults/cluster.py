@@ -72,7 +72,7 @@ class Cluster:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(binaries() / program), *arguments]
-        subprocess.run(command, user=self._user, check=True, capture_output=True, timeout=60, cwd="/")
+        subprocess.run(command, user=self._user, check=True, capture_output=True, timeout=300, cwd="/")
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self._sockets}"

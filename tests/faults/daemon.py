@@ -270,7 +270,7 @@ def make_certificate(folder: Path) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "400",
          "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.pem"],
-        cwd=folder, check=True, capture_output=True, timeout=60,
+        cwd=folder, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     (folder / "server.key").chmod(0o600)
 

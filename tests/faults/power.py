@@ -37,7 +37,7 @@ def can_cut() -> bool:
 
 
 def _run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, timeout=60, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=300, text=True).stdout
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
 def _unmount(folder: Path) -> None:
     """What still runs there is about to end; if not, the mount goes when it does."""
     for _ in range(20):
-        if subprocess.run(["umount", str(folder)], check=False, capture_output=True, timeout=60).returncode == 0:
+        if subprocess.run(["umount", str(folder)], check=False, capture_output=True, timeout=300).returncode == 0:
             return
         time.sleep(0.1)
     _run("umount", "--lazy", str(folder))

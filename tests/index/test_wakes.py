@@ -60,7 +60,7 @@ def test_another_process_is_heard(index_url: str) -> None:
         "import sys; from archive.index import NewTask, open_index;"
         " open_index(sys.argv[1]).add_tasks([NewTask('route', {})], 1.0)"
     )
-    subprocess.run([sys.executable, "-c", program, index_url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, index_url], check=True, timeout=300)
     assert heard(wakes) == {"route"}
     wakes.close()
     index.close()
@@ -80,7 +80,7 @@ def test_a_failed_transaction_wakes_nobody(index: Index, wakes: Wakes) -> None:
 def test_a_listener_that_died_is_forgotten(tmp_path: os.PathLike[str]) -> None:
     url = f"sqlite:///{tmp_path}/index.db"
     program = "import os, sys; from archive.index import open_index; open_index(sys.argv[1]).listen(); os._exit(0)"
-    subprocess.run([sys.executable, "-c", program, url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, url], check=True, timeout=300)
     folder = f"{tmp_path}/index.db-wakes"
     assert len(os.listdir(folder)) == 1
     index = open_index(url)

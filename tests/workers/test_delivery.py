@@ -120,7 +120,7 @@ def test_what_a_dead_process_has_leased_is_sent_at_once(archive: Archive) -> Non
         " open_index(sys.argv[1]).lease('deliver', this_process() + '#x', 1e10, seconds=1e6, limit=99)"
     )
     url = f"sqlite:///{archive.folder}/index.db"
-    subprocess.run([sys.executable, "-c", code, url], check=True, timeout=60, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code, url], check=True, timeout=300, cwd=Path(__file__).parents[2])
     assert count(archive.index, "WS1", State.LEASED) == 5
     with receiving() as receiver, Running(archive, {"WS1": receiver.port}):
         wait_until(lambda: count(archive.index, "WS1", State.DONE) == 5, 10)

@@ -139,7 +139,7 @@ def _strangers(archive: Daemon) -> Iterator[Step]:
 def _command(archive: Daemon, words: list[str]) -> str:
     command = [sys.executable, "-m", "archive", *words, "--config", str(archive.config_file)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, check=False, cwd=archive.folder, env=environment, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, cwd=archive.folder, env=environment, capture_output=True, timeout=300)
     return (done.stdout + done.stderr).decode("utf-8", "replace")
 
 

@@ -177,7 +177,7 @@ def little_memory(run: Run) -> None:
     (pid,) = archive.acceptors()
     virtual = _virtual(pid)
     limit = virtual + 250 * MB
-    subprocess.run(["prlimit", f"--pid={pid}", f"--as={limit}:{limit}"], check=True, timeout=60)
+    subprocess.run(["prlimit", f"--pid={pid}", f"--as={limit}:{limit}"], check=True, timeout=300)
     while run.goes_on():
         found = []
         try:
