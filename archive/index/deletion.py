@@ -65,6 +65,12 @@ def seen(database: Database, uid: str) -> Seen | None:
     return database.read(look)
 
 
+def newest(database: Database) -> int:
+    """The id of the last instance that is here: what comes from now on has another one."""
+    row = database.read(lambda session: session.row("SELECT MAX(id) FROM instance"))
+    return int(row[0] or 0) if row else 0
+
+
 def level_of(database: Database, uid: str) -> Level | None:
     """Whether a UID is that of a study, series or instance that is here."""
 
@@ -83,14 +89,14 @@ def count(database: Database, level: Level, uid: str) -> tuple[int, int]:
 
 def bury(
     database: Database, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any],
-    only: Seen | None = None, *, begun: bool = False,
+    only: Seen | None = None, *, begun: bool = False, until: int = _ANY,
 ) -> Removed:  # fmt: skip
     """Delete what is below a UID, as much as one transaction may hold up; nothing is left when it returns nothing.
 
     With ``only`` just what was there when the study was looked at; unless that has ``begun``, images that came since
-    raise Conflict. What is under legal hold raises OnHold.
+    raise Conflict. Without it what has ids up to ``until``. What is under legal hold raises OnHold.
     """
-    last = only.last if only else _ANY
+    last = only.last if only else until
 
     def work(session: Session) -> Removed:
         _take_turn(session)
@@ -180,6 +186,8 @@ def _catch_up(session: Session, ledger: Ledger, is_there: IsThere) -> int:
             left = [each for each in files if is_there(each.volume, each.path)]
             lay_tombstones(session, left)
             count += len(left)
+    if new and "files" in new[-1]:  # its transaction failed: nobody may ever take it for done
+        noted = ledger.append({"broken off": noted})
     _note(session, noted)
     return count
 
@@ -241,16 +249,19 @@ class DeletionRows:
     def seen(self, uid: str) -> Seen | None:
         return seen(self._database, uid)
 
+    def newest(self) -> int:
+        return newest(self._database)
+
     def refuse_held(self, level: Level, uid: str) -> None:
         """Raise OnHold for what is under legal hold."""
         self._database.read(lambda session: held.refuse(session, level, uid))
 
     def bury(
         self, ledger: Ledger, level: Level, uid: str, entry: Mapping[str, Any], only: Seen | None = None, *,
-        begun: bool = False,
+        begun: bool = False, until: int = _ANY,
     ) -> Removed:  # fmt: skip
         try:
-            return bury(self._database, ledger, level, uid, entry, only, begun=begun)
+            return bury(self._database, ledger, level, uid, entry, only, begun=begun, until=until)
         finally:
             self._changed()
 

@@ -70,17 +70,19 @@ class Deletion:
         """Delete a study, series or instance, noted in the journal first.
 
         Large studies go in several transactions, with ``rest`` called with the instances of each; broken off in
-        between, calling again by the same name goes on. With ``only`` a study goes as it was seen, and images that
-        came since keep it, or stay behind when it is half gone. Raises NotThere, OnHold, Conflict, StorageFailed or
-        IndexUnavailable.
+        between, calling again by the same name goes on. What comes meanwhile stays. With ``only`` a study goes as it
+        was seen, and images that came since keep it, or stay behind when it is half gone. Raises NotThere, OnHold,
+        Conflict, StorageFailed or IndexUnavailable.
         """
-        found = self.would_delete(uid)
+        found, until = self.would_delete(uid), self._index.deletion.newest()
         self._index.deletion.refuse_held(found.level, uid)
         words = {"level": found.level.name, "of": uid, "instances": found.instances, "size": found.size}
         operation = self._corrections.note("delete", words, who)
         entry = {"operation": operation.id, "level": found.level.name, "uid": uid}
         begun = False
-        while count := self._index.deletion.bury(self._ledger, found.level, uid, entry, only, begun=begun).instances:
+        while count := self._index.deletion.bury(
+            self._ledger, found.level, uid, entry, only, begun=begun, until=until
+        ).instances:
             begun = True
             rest(count)
         log.info("deleted %s %s: %d instances by %s", found.level.name.lower(), uid, found.instances, who.actor)
@@ -92,7 +94,6 @@ class Deletion:
         if done:
             log.warning("%d deleted files were in the ledger alone", done)
         return done
-
 
     def start(self) -> None:
         """The same; a ledger that was altered only keeps things from being deleted."""
