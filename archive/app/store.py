@@ -23,7 +23,7 @@ from archive.errors import ArchiveError, ConfigurationError
 from archive.index import Index, open_index
 from archive.services import placing
 from archive.services.alarms import Line, Raise, nobody
-from archive.services.commit import Committer
+from archive.services.commit import Committer, recover_all
 from archive.services.corrected import corrections_of
 from archive.services.corrections import FOLDER as CORRECTIONS
 from archive.services.corrections import Corrections
@@ -187,18 +187,18 @@ def recover(config: Config) -> None:
     corrections.start()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
+    # Before the journals, which put aside what is not there yet.
+    Quarantine(volume, index).adopt(receiving.sources(config).issuers)
+    committers = []
     for slot in slots(volume.root / "journal"):
-        try:
-            journal = open_journal(config, volume, slot)
-        except BlockingIOError:
-            continue  # in use, by an import for example
-        committer = open_committer(config, volume, index, journal)
-        committer.recover()
+        with suppress(BlockingIOError):  # in use, by an import for example
+            committers.append(open_committer(config, volume, index, open_journal(config, volume, slot)))
+    recover_all(committers)
+    for committer in committers:
         committer.close()
     # Behind the journals, which on a new index bring back what was deleted since.
     Deletion(index, corrections, Ledger(volume.root / DELETIONS, guard=volume.require), volume, volumes).start()
     sweep_spool(volumes, index)
-    Quarantine(volume, index).adopt(receiving.sources(config).issuers)
     volume.close()
     index.close()
 

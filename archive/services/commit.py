@@ -9,6 +9,7 @@ it always is; an arrival that fails takes no other with it.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ from typing import NamedTuple
 from archive.errors import ArchiveError, IndexUnavailable, StorageFailed
 from archive.index import Added, Index, NewInstance, Outcome
 from archive.services import record
+from archive.services.quarantine import Quarantine
 from archive.storage.journal import Journal, Record
 from archive.storage.local import Part, Volume
 
@@ -229,9 +231,10 @@ class Committer:
             self._write_whole(path, found)
 
     def _write_whole(self, path: str, found: Record) -> None:
-        part = self._volume.part()
+        part, received = self._volume.part(), found.meta["received"]
         try:
             part.write(found.data)
+            os.utime(part.fd, (received, received))  # by these times files are taken in when the index is lost
         except OSError:
             part.discard()
             raise
@@ -248,24 +251,19 @@ class Committer:
             new = record.from_plain(found.meta)
             path = self._volume.root / new.location.path
             if path.exists() and self._restore(new, found, is_new=True):
-                os.utime(path, (new.received, new.received))  # by these times files are taken in
                 torn += 1
         self._journal.leave()
         return torn
 
     def recover(self) -> int:
         """Settle what a crash left in this journal; return how many objects had to be completed."""
-        applied = self._index.applied(self._journal.slot)
-        completed, paths = 0, []
-        for found in itertools.chain.from_iterable(self._journal.replay()):
-            completed += self._redo(found, found.sequence > applied)
-            paths.append(found.meta["path"])
-        self._free(applied, paths)
-        if completed:
-            log.warning("journal %d: completed %d objects after a crash", self._journal.slot, completed)
-        return completed
+        return recover_all([self])
 
-    def _free(self, applied: int, paths: Sequence[str]) -> None:
+    def begin_recovery(self) -> Recovery:
+        """Of this journal, a record after the other."""
+        return Recovery(self, self._journal, self._index.applied(self._journal.slot))
+
+    def free(self, applied: int, paths: Sequence[str]) -> None:
         """Let the journal be overwritten: what it says is durable in files and index from here on."""
         try:
             self._volume.sync(paths)
@@ -276,7 +274,7 @@ class Committer:
         self._index.sync()  # that transaction may have changed nothing, and then has synced nothing
         self._journal.start(applied)
 
-    def _redo(self, found: Record, is_new: bool) -> bool:
+    def redo(self, found: Record, is_new: bool) -> bool:
         """Bring file and row to agree with one record; True when anything had to be done."""
         new = record.from_plain(found.meta)
         written = self._restore(new, found, is_new)
@@ -286,10 +284,18 @@ class Committer:
                 self._volume.remove(added.replaced.path)
             if added.outcome is Outcome.STORED:
                 return True
+            if added.outcome is not Outcome.EQUAL:
+                self._put_aside(new, added.reason)
+                return False
         if not self._is_row(new):
             self._volume.remove(new.location.path)
             return False
         return written
+
+    def _put_aside(self, new: NewInstance, reason: str) -> None:
+        """What contradicts the others now may be what was acknowledged, before they came: a person has to decide."""
+        words = reason or "same SOP Instance UID, other content"
+        Quarantine(self._volume, self._index).put(new, f"{words}; found in a journal after a crash")
 
     def _restore(self, new: NewInstance, found: Record, is_new: bool) -> bool:
         """Write the file anew if it is not whole and the record is; a record torn by the crash was never answered."""
@@ -312,3 +318,39 @@ class Committer:
             if not isinstance(error, FileNotFoundError):
                 log.error("%s cannot be read: %s", path, error.strerror)
             return False
+
+
+class Recovery:
+    """What a crash left in one journal, being settled."""
+
+    def __init__(self, committer: Committer, journal: Journal, applied: int) -> None:
+        self._committer = committer
+        self._journal = journal
+        self._applied = applied
+        self._paths: list[str] = []
+        self._completed = 0
+
+    def steps(self) -> Iterator[tuple[float, Recovery, Record]]:
+        """When each object came, and its record."""
+        for found in itertools.chain.from_iterable(self._journal.replay()):
+            yield found.meta["received"], self, found
+
+    def redo(self, found: Record) -> None:
+        self._completed += self._committer.redo(found, found.sequence > self._applied)
+        self._paths.append(found.meta["path"])
+
+    def end(self) -> int:
+        """Let the journal be overwritten; how many objects had to be completed."""
+        self._committer.free(self._applied, self._paths)
+        if self._completed:
+            log.warning("journal %d: completed %d objects after a crash", self._journal.slot, self._completed)
+        return self._completed
+
+
+def recover_all(committers: Sequence[Committer]) -> int:
+    """Settle what a crash left in journals, in the order in which objects came, whoever received them: of two that
+    contradict each other the first one stands. Return how many had to be completed."""
+    under_way = [each.begin_recovery() for each in committers]
+    for _, recovery, found in heapq.merge(*(each.steps() for each in under_way), key=lambda step: step[0]):
+        recovery.redo(found)
+    return sum(each.end() for each in under_way)
