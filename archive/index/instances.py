@@ -31,6 +31,7 @@ OTHER_SERIES = "SOP Instance UID is in another series"
 WATCH = "study"  # kind of the task that follows a study
 ATTEMPTS = 4  # of a batch whose rows are taken away by deletions and corrections at the same moment
 REMEMBERED = 20_000  # series of which the rows above are remembered, about 30 MB
+SKEW = 60.0  # seconds by which the time of an arrival may be off, while the index is busy; by more the clock was wrong
 
 _OWN = (
     "sop_instance_uid", "series", "sop_class_uid", "transfer_syntax", "volume", "path", "data_offset", "data_size",
@@ -143,7 +144,7 @@ class Instances:
         """What became of each, in order; raises IndexUnavailable when nothing was added."""
 
         def work(session: Session) -> tuple[list[Added], dict[str, Parents]]:
-            adding = _Batch(session, remembered, check_names, self._extra, takes_turns)
+            adding = _Batch(session, remembered, check_names, self._extra, takes_turns, comes_now=journal is not None)
             return adding.run(batch, journal), adding.learned
 
         remembered, takes_turns, faults = self._remembered, False, 0
@@ -197,9 +198,12 @@ class _Batch:
         check_names: bool,
         extra: Sequence[Attribute] = (),
         takes_turns: bool = False,
+        comes_now: bool = False,
     ) -> None:
+        """``comes_now``: it is received at this moment, not found in a journal or among files."""
         self.session = session
         self.takes_turns = takes_turns
+        self.comes_now = comes_now
         self.extra = extra
         self.remembered = remembered
         self.check_names = check_names
@@ -350,11 +354,9 @@ class _Batch:
         if received is None:
             return Added(Outcome.DIFFERENT, reason="instance is being removed")
         old = Location(*place)
-        version = new.policy == "version" or held.of_row(self.session, parents.study) > 0
-        if new.received < received:
-            if version:
-                versions.add(self.session, key, new, received)
-            return Added(Outcome.STORED, key, replaced=None if version else new.location)
+        if new.received < received and not (self.comes_now and received - new.received > SKEW):
+            return self._supersede(new, parents, key, received)
+        version = self._keeps_versions(new, parents)
         bury_copies(self.session, [key])
         if version:
             versions.keep(self.session, key, new.received)
@@ -373,6 +375,21 @@ class _Batch:
         for task in new.tasks:
             insert_task(self.session, task, new.received)
         return Added(Outcome.STORED, key, replaced=None if version else old)
+
+    def _supersede(self, new: NewInstance, parents: Parents, key: int, received: float) -> Added:
+        """It came before what is stored. What is only found is kept all the same: clocks are put back, and nobody
+        knows any more which of the two was acknowledged last."""
+        keep = self._keeps_versions(new, parents) or not self.comes_now
+        if keep:
+            versions.add(self.session, key, new, received)
+        return Added(Outcome.STORED, key, replaced=None if keep else new.location)
+
+    def _keeps_versions(self, new: NewInstance, parents: Parents) -> bool:
+        """Whether the older of two objects stays beside the newer: by policy, or because its study is held."""
+        if new.policy == "version":
+            return True
+        self._take_turns()  # a hold that is put on at this moment is seen, or comes after this
+        return held.of_row(self.session, parents.study) > 0
 
     def _count(self) -> None:
         session = self.session
