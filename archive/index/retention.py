@@ -15,7 +15,8 @@ from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.index import held, versions
 from archive.index.database import Database, Row, Session
 from archive.index.deletion import lay_tombstones
-from archive.index.instances import WATCH, insert_task
+from archive.index.instances import SKEW, WATCH, insert_task
+from archive.index.rows import share_corrections
 from archive.index.values import Location, NewTask
 
 RETIRE = "retire"  # kind of the task that deletes a study for a rule
@@ -190,6 +191,28 @@ class RetentionRows:
         row = self._database.read(lambda session: session.row("SELECT MAX(updated) FROM study"))
         return float(row[0]) if row and row[0] is not None else None
 
+    # -- what came by a wrong clock -------------------------------------------------------------
+
+    def last_instance(self) -> int:
+        """The id of the newest instance."""
+        return self._count("SELECT COALESCE(MAX(id), 0) FROM instance")
+
+    def arrivals(self, after: int, limit: int) -> list[tuple[int, float, int]]:
+        """Instances in the order in which they came, after an id: id, by which time, and the id of the series."""
+        sql = "SELECT id, received, series FROM instance WHERE id > ? ORDER BY id LIMIT ?"
+        found = self._database.read(lambda session: session.rows(sql, (after, limit)))
+        return [(int(key), float(received), int(series)) for key, received, series in found]
+
+    def renew(self, series: Collection[int], first: float, last: float, now: float) -> int:
+        """The studies of these series count as arrived now, and as made now if they were between two times; how many.
+        """
+        sql = (
+            "UPDATE study SET updated = ?, created = CASE WHEN created >= ? AND created <= ? THEN ? ELSE created END"
+            " WHERE updated <= ? AND id IN (SELECT study FROM series WHERE {among})"
+        ).format(among=self._database.dialect.among.format(column="id"))
+        values = (now, first, last, now, last, self._database.dialect.listed(sorted(series)))
+        return self._database.transact(lambda session: session.run(sql, values))
+
     def _count(self, sql: str, *values: object) -> int:
         row = self._database.read(lambda session: session.row(sql, values))
         return int(row[0]) if row else 0
@@ -197,14 +220,18 @@ class RetentionRows:
     # -- earlier versions -----------------------------------------------------------------------
 
     def drop_versions(self, before: float, after: int, limit: int) -> tuple[int, int | None]:
-        """Let some versions go that were superseded before: how many, and the id to go on after, None at the end."""
+        """Let some versions go that were superseded before: how many, and the id to go on after, None at the end.
+
+        One that was superseded long before it came was so by a clock that was wrong, and stays.
+        """
 
         def work(session: Session) -> tuple[int, int | None]:
+            share_corrections(session)  # a hold that is put on at this moment is seen, or comes after this
             rows = session.rows(
                 "SELECT v.id, s.study_instance_uid FROM version v JOIN instance i ON i.id = v.instance"
                 " JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
-                " WHERE v.superseded < ? AND v.id > ? ORDER BY v.id LIMIT ?",
-                (before, after, limit),
+                " WHERE v.superseded < ? AND v.superseded > v.received - ? AND v.id > ? ORDER BY v.id LIMIT ?",
+                (before, SKEW, after, limit),
             )
             kept = held.among(session, {uid for _, uid in rows})
             files: list[Location] = versions.forget_in(session, [key for key, uid in rows if uid not in kept])

@@ -1,7 +1,8 @@
 """Rounds over all studies that find what is due by rules, and the earlier versions that were kept for long enough.
 
 Rules that hold here: a round is walked in spans and goes on where it was after a restart; what it finds is written
-down, and what may go becomes tasks; nothing is deleted here but versions.
+down, and what may go becomes tasks; nothing is deleted here but versions; before a round looks, what came by a clock
+that was behind counts as arrived now.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from archive.index import Index, NewTask
 from archive.index.retention import RETIRE, ROOM, Due, RetentionRows
 from archive.services.retention import DAY, DELETE, Looking, Policy, Verdict
+from archive.services.steadyclock import BEHIND
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ NAME = "retention"  # under which the index keeps how far a round is
 SPAN = 2000  # ids of one look: some milliseconds where nothing is due, a tenth of a second where all is
 NOTED = 200  # studies of one transaction: arrivals wait for hundredths of a second
 PIECE = 2000  # versions of one transaction
+ARRIVALS = "retention_arrivals"  # under which the index keeps up to which instance the times of arrival were looked at
+PAGE = 5000  # instances of one look at them: some hundredths of a second
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Rounds:
 
     def begin(self) -> Round:
         """A new round, from the first study on."""
+        self._put_right()
         found = Round(until=self._rows.last(), began=self._clock())
         self._save(found)
         log.info("retention: a round begins")
@@ -99,6 +104,24 @@ class Rounds:
         found.ended = self._clock()
         log.info("retention: the round ended: %d studies looked at, %d due, %d held up",
                  found.studies, found.due, found.held_up)  # fmt: skip
+
+    def _put_right(self) -> None:
+        """What came when the clock was behind seems to be old: an image that came much earlier than another one with a
+        lower id. Its study is kept from now on. A clock that was ahead does no harm: it keeps studies longer."""
+        now, said = self._clock(), json.loads(self._index.get(ARRIVALS) or "{}")
+        after = said.get("after", self._rows.last_instance())
+        newest = min(said.get("newest", self._rows.newest() or now), now)
+        while page := self._rows.arrivals(after, PAGE):
+            behind: dict[int, list[float]] = {}
+            for after, received, series in page:  # noqa: B007 - the last one is where the next page begins
+                if received < newest - BEHIND:
+                    behind.setdefault(series, []).append(received)
+                else:
+                    newest = min(max(newest, received), now)
+            times = [received for found in behind.values() for received in found]
+            if times and (count := self._rows.renew(behind, min(times), max(times), now)):
+                log.warning("retention: %d studies came while the clock was behind, and are kept from now on", count)
+        self._index.put(ARRIVALS, json.dumps({"after": after, "newest": newest}))
 
     def _save(self, found: Round) -> None:
         self._index.put(NAME, json.dumps(asdict(found)))
