@@ -157,8 +157,9 @@ def move_files(archive: Archive, config: Config) -> Iterable[Worker]:
         archive.index.put(SURVEY, "")  # what comes meanwhile has no copy
         return
     eviction = Eviction(
-        archive.index, archive.volumes, marks(config), Unlinking(archive.index, archive.volumes, time.time)
-    )
+        archive.index, archive.volumes, marks(config), Unlinking(archive.index, archive.volumes, time.time),
+        archive.integrity,
+    )  # fmt: skip
     copying = Copying(archive.index, archive.volumes, targets, archive.integrity, time.time)
     yield CopyStudies(archive.index, copying, eviction, time.time)
     yield RecallStudies(

@@ -47,14 +47,14 @@ class CopyStudies:
     def step(self) -> float | None:
         """One group of files of one study."""
         surveying = self._survey()
-        self._eviction.make_room()
+        more = self._eviction.make_room().more
         if not self._copying.is_possible():
             return LOST
         task = self._leasing.task()
         if task is not None:
             self._leasing.carry(task, lambda: self._copying.some(str(task.payload["study"])).more)
         pause = self._leasing.pause()
-        return 0.0 if surveying else ROOM if pause is None else min(pause, ROOM)
+        return 0.0 if surveying or more else ROOM if pause is None else min(pause, ROOM)
 
     def _survey(self) -> bool:
         """Look for what was there before there was a long-term volume, some studies at a time; False at the end."""

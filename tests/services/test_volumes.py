@@ -70,7 +70,8 @@ def copying(archive: Archive) -> Copying:
 
 def eviction(archive: Archive, high: int = 0, low: int = 0) -> Eviction:
     marks = Marks(lambda total: high, lambda total: low)
-    return Eviction(archive.index, archive.volumes, marks, Unlinking(archive.index, archive.volumes, time.time))
+    unlinking = Unlinking(archive.index, archive.volumes, time.time)
+    return Eviction(archive.index, archive.volumes, marks, unlinking, archive.integrity)
 
 
 def copied(archive: Archive, dataset: Dataset) -> int:
