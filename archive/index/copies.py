@@ -176,6 +176,9 @@ class Copies:
         """An earlier version is in another file from now on, and its old one is unlinked."""
 
         def work(session: Session) -> bool:
+            # Whoever settles the note of its new file waits for this transaction by the row of the instance.
+            lock = f"SELECT 1 FROM instance WHERE sop_instance_uid = ?{_LOCK[session.dialect.name]}"
+            session.row(lock, (version.sop_instance_uid,))
             sql = "UPDATE version SET volume = ?, path = ?, data_offset = ?, data_size = ? WHERE id = ? AND path = ?"
             values = (place.volume, place.path, place.offset, place.size, version.id, version.location.path)
             if not session.run(sql, values):
