@@ -365,6 +365,8 @@ class Reception:
         if added.outcome is Outcome.EQUAL:
             if not self._store.mend(new):
                 volume.remove(new.location.path)
+                if self._store.index.known(new.header.sop_instance_uid) is None:
+                    raise OutOfResources("instance was deleted at this moment", new.header.sop_instance_uid)
             return added.outcome
         reason = added.reason or "same SOP Instance UID, other content"
         if self._store.rules.on_conflict == "quarantine" and self._decision is None:
