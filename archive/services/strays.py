@@ -1,7 +1,8 @@
 """Files that no row points to: what they are, and where they belong.
 
-Rules that hold here: a file may be new, so a young one is not judged; nothing is thrown away but an exact copy of what
-is stored and whole; what comes back comes by the store, as everything does; the rest goes to lost+found.
+Rules that hold here: a file may be new, so one that is young, or came since the check began, is not judged; nothing is
+thrown away but an exact copy of what is stored and whole, and never a file that a row points to by then; what comes
+back comes by the store, as everything does; the rest goes to lost+found.
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ class Strays:
         self._store = store
         self._clock = clock
         self._grace = grace
+        self._began = clock()  # somebody may have begun to receive since, and a row comes after its file
         self._sources = sources
 
     def find(self) -> Iterator[Stray]:
@@ -142,7 +144,7 @@ class Strays:
             status = os.stat(self.volume.root / path)
         except OSError:
             return False  # gone already
-        return max(status.st_mtime, status.st_ctime) <= self._clock() - self._grace
+        return max(status.st_mtime, status.st_ctime) <= min(self._clock() - self._grace, self._began)
 
     def look(self, path: str) -> Stray | None:
         """What a file is; None if a row points to it after all, or if it is gone."""
@@ -169,6 +171,8 @@ class Strays:
             if error.temporary:
                 raise
             return f"{self.put_aside(stray)}: {error.comment}"
+        if (self.volume.name, stray.path) in self._index.upkeep.files_of(stray.content.sop_instance_uid):
+            return "has a row by now"
         self.volume.remove(stray.path)
         return "taken in" if stray.instance is None else "was there already, whole"
 
