@@ -60,17 +60,19 @@ def _report(options: argparse.Namespace, report: Report) -> int:
             {
                 "stored": report.stored, "copies": report.copies, "quarantined": report.quarantined,
                 "unreadable": _listed(report.unreadable), "refused": _listed(report.refused),
+                "damaged": _listed(report.damaged),
             }
         )  # fmt: skip
     else:
-        for each in (*report.unreadable, *report.refused):
+        for each in (*report.unreadable, *report.refused, *report.damaged):
             warn(f"{each.path}: {each.reason}")
         copies = f", {report.copies} copies on other volumes" if report.copies else ""
         print(
             f"{report.stored} instances{copies}, {report.quarantined} in quarantine,"
             f" {len(report.unreadable)} files unreadable, {len(report.refused)} not needed"
+            + (f", {len(report.damaged)} copies left out, which are not what they are copies of" * bool(report.damaged))
         )
-    return 1 if report.unreadable else 0
+    return 1 if report.unreadable or report.damaged else 0
 
 
 def _listed(found: list[Read]) -> list[dict[str, str]]:

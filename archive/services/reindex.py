@@ -2,7 +2,8 @@
 
 Rules that hold here: files are taken in the order in which their objects came, because the first one of a study fills
 its rows; what was accepted once is accepted again, whatever it contradicts; where two files hold one UID the later is
-current and the other an earlier version; nothing is caused by it; killed at any moment, it goes on where it was.
+current and the other an earlier version; a copy that is not what it is a copy of takes no place, and is left where it
+is; nothing is caused by it; killed at any moment, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from archive.dicom.header import read_header
 from archive.dicom.limits import LIMITS
 from archive.dicom.part10 import read_file_meta
 from archive.errors import ConfigurationError, NotUnderstood
-from archive.index import Index, Location, NewInstance, Outcome
+from archive.index import Index, Location, NewInstance, Outcome, StoredInstance
 from archive.services.compression import read_said
 from archive.services.identity import identified
 from archive.services.strays import walk
@@ -118,6 +119,7 @@ class Report:
     quarantined: int = 0
     unreadable: list[Read] = field(default_factory=list)
     refused: list[Read] = field(default_factory=list)
+    damaged: list[Read] = field(default_factory=list)  # copies with other bytes: one of the two files is damaged
 
 
 Progress = Callable[[int], object]
@@ -173,8 +175,8 @@ class Reindex:
 
     def _add(self, found: list[Read], done: int, progress: Progress) -> int:
         """One transaction; then the position, which may be lost with it but never be ahead of it."""
-        good = [each for each in found if each.new is not None]
         self.report.unreadable += [each for each in found if each.new is None]
+        good = self._without_damaged([each for each in found if each.new is not None])
         added = self._index.add([each.new for each in good if each.new], durable=False)
         for each, result in zip(good, added, strict=True):
             if result.outcome is Outcome.STORED:
@@ -187,6 +189,37 @@ class Reindex:
         self._index.put(POSITION, str(done))
         progress(done)
         return done
+
+    def _without_damaged(self, found: list[Read]) -> list[Read]:
+        """Without copies whose bytes are not those of the file that came at the very same moment: were they taken for
+        a newer object, what is whole would be an earlier version, and go one day."""
+        elsewhere = [each.new for each in found if each.new and each.new.location.volume != self._volume.name]
+        before = self._index.queue.stored([new.header.sop_instance_uid for new in elsewhere])
+        first: dict[str, NewInstance] = {}
+        good: list[Read] = []
+        for each in found:
+            assert each.new
+            uid = each.new.header.sop_instance_uid
+            other = first.get(uid) or before.get(uid)
+            if other and self._contradicts(each.new, other):
+                words = "other bytes than the file that it is a copy of: one of the two is damaged"
+                self.report.damaged.append(Read(each.path, None, words))
+            else:
+                first.setdefault(uid, each.new)
+                good.append(each)
+        return good
+
+    def _contradicts(self, new: NewInstance, other: NewInstance | tuple[StoredInstance, float]) -> bool:
+        """Whether a file should be a copy of another one, or of what is stored, and is not."""
+        digests = {new.sha256, new.received_sha256 or new.sha256}
+        if isinstance(other, NewInstance):
+            known, received = {other.sha256, other.received_sha256 or other.sha256}, other.received
+            return other.location.volume != new.location.volume and received == new.received and not digests & known
+        stored, received = other
+        if stored.location.volume == new.location.volume or received != new.received or stored.sha256 in digests:
+            return False
+        said = self._index.upkeep.received(stored)
+        return said is None or said.sha256 not in digests
 
     def _is_copy(self, new: NewInstance) -> bool:
         """Whether a file with bytes that are known is the second one of its instance, on another volume."""
