@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from archive.errors import ConfigurationError, Damaged, OutOfResources, StorageFailed
@@ -276,18 +276,14 @@ class Volume:
         if len(paths) >= MANY and self._root_fd >= 0 and file_systems.can_sync():
             file_systems.sync(self._root_fd)
             return
+        by = self._root_fd if self._root_fd >= 0 else None  # below a mount that was lost all would seem removed
+        prefix = "" if by is not None else self._prefix
         for path in paths:
-            try:
-                fd = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-        for folder in {(self.root / path).parent for path in paths}:
-            if folder.is_dir():
-                sync_folder(folder)
+            with suppress(FileNotFoundError):
+                _sync(f"{prefix}{path}", os.O_RDONLY, by)
+        for folder in {os.path.dirname(path) for path in paths}:
+            with suppress(FileNotFoundError):
+                _sync(f"{prefix}{folder}", os.O_RDONLY | os.O_DIRECTORY, by)
 
     def remove(self, path: str) -> None:
         """Unlink a file that no row points to."""
@@ -339,6 +335,15 @@ class Part:
     def discard(self) -> None:
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def _sync(path: str, flags: int, folder_fd: int | None) -> None:
+    """Make a file, or the names in a folder, durable."""
+    fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=folder_fd)
+    try:
+        os.fsync(fd) if flags & os.O_DIRECTORY else os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _try_out(path: Path) -> None:
