@@ -149,7 +149,8 @@ class Disposal:
         found: dict[str, float] = {}
         for kind in (DELIVER, VERIFY):
             for task in self._index.queue.of_study(kind, uid):
-                if task.lane == peer and task.state is State.DONE:
+                # What was de-identified on its way is there under other UIDs, and not as it is here.
+                if task.lane == peer and task.state is State.DONE and not task.payload.get("deidentify"):
                     sop, came = str(task.payload["sop"]), float(task.payload.get("at", 0.0))
                     found[sop] = max(came, found.get(sop, 0.0))
         return found
