@@ -6,7 +6,6 @@ and keeps nothing else from being looked at; peers are called with a deadline fo
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from archive.services.doctor import Call, Entry, Finding
 from archive.services.lifecycle import UNMATCHED
 from archive.services.routing import DELIVER, VERIFY
 from archive.services.volumes import findings
+from archive.storage.space import space_of
 
 MOST = 1000  # rows of one kind that are looked at: more are no better known by their number
 
@@ -238,10 +238,9 @@ def _is_at(peer: Peer, address: str) -> bool:
 
 def _free(path: Path) -> int | None:
     try:
-        space = os.statvfs(path)
+        return space_of(path).free
     except OSError:
         return None
-    return space.f_bavail * space.f_frsize
 
 
 # -- callers that were refused -----------------------------------------------------------------------------------

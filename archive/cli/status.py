@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import socket
 from contextlib import closing
 from typing import Any
@@ -22,6 +21,7 @@ from archive.index.upkeep import Saved
 from archive.log import escape
 from archive.services.compression import KIND as COMPRESS
 from archive.services.scrub import progress
+from archive.storage.space import space_of
 
 LISTED = 10  # damaged instances that are named
 NAMES = {uid: name for name, uid in COMPRESSIONS.items()}
@@ -95,9 +95,8 @@ def _storage(config: Config) -> dict[str, Any]:
     path = config.storage.path
     if not path.is_dir():
         return {"path": str(path), "free": None, "spool": 0}
-    space = os.statvfs(path)
     spool = sum(file.stat().st_size for file in (path / "spool").glob("*/*") if file.is_file())
-    return {"path": str(path), "free": space.f_bavail * space.f_frsize, "spool": spool}
+    return {"path": str(path), "free": space_of(path).free, "spool": spool}
 
 
 def _print(said: dict[str, Any]) -> None:
