@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.config import Config, certificates
@@ -145,7 +146,7 @@ class Certificates:
         """Nothing is kept."""
 
 
-def _pairs(config: Config) -> Iterator[tuple[str, certificates.Path, certificates.Path]]:
+def _pairs(config: Config) -> Iterator[tuple[str, Path, Path]]:
     """Every certificate the archive shows, with its key, once."""
     known = [(f"listeners.{number}.tls", each.tls) for number, each in enumerate(config.listeners)]
     known += [(f"peers.{name}.tls", peer.tls) for name, peer in config.peers.items()]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The life of studies: who decides on their states, and the worker that follows them."""
+"""The states of studies, wired: the service that decides on them, and the worker that follows studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matching wired: the events that ask for a look, the worker that looks, and the service for people."""
+"""Matching wired: the worker that looks for orders of studies, and the service for people."""
 
 from __future__ import annotations
 

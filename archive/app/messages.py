@@ -1,4 +1,4 @@
-"""Messages out, wired: who is told of what, and the worker that sends."""
+"""Messages out, wired: the receivers of the configuration, and the worker that sends to them."""
 
 from __future__ import annotations
 

@@ -37,4 +37,3 @@ def outgoing(config: Config, clock: Callable[[], float], *others: Source) -> Out
     sent = found.sent if found.system is not None else None
     coerced = [found.coerced] if any(rule.on != "receive" for rule in found.rules) else []
     return Outgoing([*others, *coerced], system=config.ae.title, clock=clock, sent=sent)
-

@@ -1,4 +1,4 @@
-"""Routes wired: the rules of the configuration as causes of tasks."""
+"""Routes wired: which tasks they cause, what they do to the objects that they send, and on which terms they send."""
 
 from __future__ import annotations
 
