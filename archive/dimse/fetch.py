@@ -1,7 +1,7 @@
 """A peer as a source of studies: asked what it has by C-FIND, then C-MOVE to ourselves or C-GET.
 
-Rules that hold here: all questions about one study go over one association; every operation has a deadline, silence
-and an answer that says the same for ever included; what comes by C-GET is taken only if it was asked for.
+Rules that hold here: all questions about one study go over one association; every operation has an end: silence has a
+deadline, and so has whatever brings nothing new; what comes by C-GET is taken only if it was asked for, and once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from time import monotonic
 from archive.dicom.attributes import Level
 from archive.dicom.query import Root
 from archive.dimse import scu, statuses
-from archive.dimse.association import Association, Sink
+from archive.dimse.association import Association, Message, Sink
 from archive.dimse.contexts import proposed_syntaxes
 from archive.dimse.destinations import Destination
 from archive.dimse.inquiry import PeerInquiry, Questions
 from archive.dimse.negotiation import Context
 from archive.dimse.planning import FALLBACK, LOSSLESS, MOST_CONTEXTS, Proposal
-from archive.dimse.session import Session
+from archive.dimse.session import Done, Session
 from archive.dimse.store import Refusal, StoreObject
 from archive.dimse.wire import Command, Field
 from archive.errors import NotAllowed, Refused, Unreachable
@@ -78,8 +78,9 @@ class PeerSource:
         else:
             done = scu.get(
                 self._destination, Root.STUDY, level, keys,
-                store=StoreObject(self._store) if expected is None else _Wanted(self._store, expected),
-                storage=_storage(() if expected is None else expected.values()), told=alive.told, opened=self._opened,
+                store=_Wanted(self._store, expected, alive),
+                storage=_storage(() if expected is None else expected.values()), opened=self._opened,
+                told=lambda _: alive.waits(),  # what comes is seen, and says more than the peer's counts
             )  # fmt: skip
         failed = f", {done.progress.failed} failed" if done.progress.failed else ""
         return "" if done.complete and not failed else f"{done.words}{failed}"
@@ -121,7 +122,7 @@ def _is_too_much(status: int) -> bool:
 
 
 class _Alive:
-    """Hears how far a retrieval is; one that says the same for too long is given up."""
+    """Hears how far a retrieval is; one that brings nothing new for too long is given up."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -130,22 +131,40 @@ class _Alive:
 
     def told(self, progress: scu.Progress) -> None:
         if progress != self._last:
-            self._last, self._since = progress, monotonic()
-        elif monotonic() - self._since > self._patience:
+            self._last = progress
+            self.moved()
+        self.waits()
+
+    def moved(self) -> None:
+        self._since = monotonic()
+
+    def waits(self) -> None:
+        if monotonic() - self._since > self._patience:
             raise Unreachable("peer says again and again that it is not done", f"for {self._patience:g} s")
 
 
 class _Wanted(StoreObject):
-    """Takes what was asked for."""
+    """Takes what was asked for, once; anything, where that is not known. What is stored is a sign of life."""
 
-    def __init__(self, store: Store, expected: Collection[str]) -> None:
+    def __init__(self, store: Store, expected: Collection[str] | None, alive: _Alive) -> None:
         super().__init__(store)
         self._expected = expected
+        self._alive = alive
+        self._came: set[str] = set()
 
     def sink(self, session: Session, command: Command, context: Context) -> Sink | None:
-        if command.field == Field.C_STORE_RQ and command.sop_instance not in self._expected:
-            return Refusal(NotAllowed("was not asked for"))
+        uid = command.sop_instance
+        if command.field == Field.C_STORE_RQ:
+            if uid in self._came or (self._expected is not None and uid not in self._expected):
+                self._alive.waits()
+                return Refusal(NotAllowed("was not asked for"))
+            self._came.add(uid)
         return super().sink(session, command, context)
+
+    def __call__(self, session: Session, message: Message) -> Done:
+        done = super().__call__(session, message)
+        self._alive.moved()  # at its end: a large one takes its time
+        return done
 
 
 def _storage(classes: Collection[str]) -> list[Proposal]:

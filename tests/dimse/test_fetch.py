@@ -172,6 +172,22 @@ def test_what_was_not_asked_for_is_not_taken_by_get(tmp_path: Path) -> None:
         assert near.index.statistics().instances == 1
 
 
+def test_a_peer_that_sends_the_same_for_ever_by_get_is_given_up(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def sends_again(event: Any) -> Iterator[Any]:
+        yield 60_000
+        while not over.is_set():
+            yield PENDING, instance(1)
+
+    with parts(tmp_path) as near, pynetdicom((evt.EVT_C_GET, sends_again)) as other:
+        source = PeerSource(impatient(other), "US", near.store)
+        with pytest.raises(Unreachable, match="not done"):
+            source.bring(STUDY, "", (), {f"{SERIES}.1": CT})
+        over.set()
+        assert near.index.statistics().instances == 1
+
+
 def test_contexts_for_what_comes_fit_into_an_association() -> None:
     for count in (1, 3, 60, 126):
         classes = [f"1.2.840.10008.5.1.4.1.1.{number}" for number in range(1, count + 1)]
