@@ -95,6 +95,8 @@ def _tested(options: argparse.Namespace, verdict: Verdict, now: float) -> dict[s
 
 def _run(options: argparse.Namespace, config: Config, index: Index) -> int:
     if options.dry_run:
+        if doubt := _doubt(index):
+            warn(f"nothing of it would be deleted: {doubt}")
         now = time.time()
         free = (each for each in _looking(index, config).all() if each.is_free(now) and each.then == "delete")
         show(options, TESTED, (_tested(options, each, now) for each in free))

@@ -60,10 +60,11 @@ class Deletion:
         self._all = {**(others or {}), volume.name: volume}
 
     def would_delete(self, uid: str) -> Deleted:
-        """What a UID names. Raises NotThere."""
+        """What a UID names. Raises NotThere, or OnHold for what would not be deleted."""
         level = self._index.deletion.level_of(uid)
         if level is None:
             raise NotThere("no such study, series or instance", uid)
+        self._index.deletion.refuse_held(level, uid)
         return Deleted(level, uid, *self._index.deletion.count(level, uid))
 
     def delete(self, uid: str, who: By, only: Seen | None = None, *, rest: Callable[[int], object] = id) -> Deleted:
@@ -75,7 +76,6 @@ class Deletion:
         Conflict, StorageFailed or IndexUnavailable.
         """
         found, until = self.would_delete(uid), self._index.deletion.newest()
-        self._index.deletion.refuse_held(found.level, uid)
         words = {"level": found.level.name, "of": uid, "instances": found.instances, "size": found.size}
         operation = self._corrections.note("delete", words, who)
         entry = {"operation": operation.id, "level": found.level.name, "uid": uid}

@@ -35,6 +35,8 @@ def test_a_doubtful_clock_is_told_and_can_be_believed(config: list[str], tmp_pat
     assert "days ahead" in answer(capsys)["why"]
     assert main(["retention", "run", *config]) == 1
     assert "days ahead" in capsys.readouterr().err
+    assert main(["retention", "run", "--dry-run", *config]) == 0
+    assert "nothing of it would be deleted: the clock is" in capsys.readouterr().err
     assert [each.about for each in trouble(index)] == ["retention"]
     assert main(["retention", "clock", "--right", *config]) == 0
     assert answer(capsys) == {"believed": True, "why": ""}

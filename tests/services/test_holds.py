@@ -36,6 +36,8 @@ def test_what_is_held_is_deleted_by_nobody(site: Site, scope: str) -> None:
     for target in (uid, str(image.SeriesInstanceUID), str(image.SOPInstanceUID)):
         with pytest.raises(OnHold, match="hold 1 by lawyer: case 12"):
             site.deletion.delete(target, by("nurse", "bad"))
+        with pytest.raises(OnHold):
+            site.deletion.would_delete(target)
     assert site.studies() == {uid}
     site.holds().release(name, by("lawyer", "case closed"))
     assert site.holds().holds() == []
