@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import tempfile
@@ -14,6 +15,12 @@ import pytest
 from archive.index import Index, open_index
 
 _TEMPLATE = "archive_template"
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are no garbage, and need not be looked at whenever there is some."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
