@@ -39,6 +39,7 @@ _UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 DIGITS = 9  # of a number that can be one of images
 SECONDS = 1800.0  # for all answers to a question
 ALL_SECONDS = 4 * 3600.0  # to one for all studies
+OTHERS = 10  # answers for each study that was asked for by name
 
 
 class PeerInquiry:
@@ -73,8 +74,8 @@ class Questions:
         return self.studies({"StudyDate": "" if dates == "-" else dates}, limit)
 
     def named(self, uids: Collection[str]) -> Iterator[TheirStudy]:
-        """Those of these studies that are there."""
-        return self.studies({STUDY_UID: "\\".join(uids)})
+        """Those of these studies that are there; a peer that answers with others as well is soon asked to stop."""
+        return self.studies({STUDY_UID: "\\".join(uids)}, limit=OTHERS * len(uids))
 
     def studies(
         self, keys: Mapping[str, str], limit: int = 0, ended: Callable[[int], None] = lambda status: None
