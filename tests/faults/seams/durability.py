@@ -54,13 +54,14 @@ def _small_objects_are_files() -> None:
 @seam("no recovery")
 def _no_recovery() -> None:
     """A journal that a crash left is not looked at."""
-    from archive.services.commit import Committer
+    from archive.services.commit import Recovery
 
     def forget(self: Any) -> int:
-        self._journal.start(self._index.applied(self._journal.slot))
+        self._journal.start(self._applied)
         return 0
 
-    replace(Committer, "recover", forget)
+    replace(Recovery, "steps", lambda self: iter(()))
+    replace(Recovery, "end", forget)
 
 
 @seam("no sync")
@@ -78,17 +79,18 @@ def _no_sync_of_folders() -> None:
     from archive.storage import local
 
     replace(local, "sync_folder", nothing)
+    sync = local._sync
+    replace(local, "_sync", lambda path, flags, fd: None if flags & os.O_DIRECTORY else sync(path, flags, fd))
 
 
 @seam("commit not synced")
 def _commit_not_synced() -> None:
     """What `synchronous=NORMAL` without a journal is: files are durable, rows are not."""
     from archive.index.sqlite import SqliteDatabase
-    from archive.services.commit import Committer
 
     writing = SqliteDatabase._writing
     replace(SqliteDatabase, "_writing", lambda self, durable: writing(self, False))
-    replace(Committer, "recover", lambda self: self._journal.start(self._index.applied(self._journal.slot)))
+    _no_recovery()
     _small_objects_are_files()
 
 
@@ -96,7 +98,6 @@ def _commit_not_synced() -> None:
 def _asynchronous_commit() -> None:
     """PostgreSQL answers before its log is durable, and what the journal knows is forgotten."""
     from archive.index.postgresql import PostgresqlDatabase
-    from archive.services.commit import Committer
 
     opened = PostgresqlDatabase._open
 
@@ -106,7 +107,7 @@ def _asynchronous_commit() -> None:
         return session
 
     replace(PostgresqlDatabase, "_open", careless)
-    replace(Committer, "recover", lambda self: self._journal.start(self._index.applied(self._journal.slot)))
+    _no_recovery()
 
 
 @seam("errors of sync ignored")
