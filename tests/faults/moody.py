@@ -72,7 +72,7 @@ MOODS = {
     "kept, another answered": Mood(True, None, _another),
     "answered, cut": Mood(True, 0x0000, _reset),
 }
-SILENT = {"silent at first", "lost, silent"}  # cost whoever waits a time-out each
+SILENT = {"silent at first", "lost, silent", "kept, silent"}  # cost whoever waits a time-out each
 ANSWERS = {"0111", "B000", "B007"}  # of these moods the object has arrived: no fault
 MIDDLE: dict[str, Callable[[Connection], None]] = {
     "cut in the middle": Connection.reset,
@@ -226,21 +226,25 @@ class Moody(Destination):
     # -- nobody listens -------------------------------------------------------------------------
 
     def _go_away(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        """The port stays ours, so that nobody else takes it."""
         with self._lock:
-            seconds = self._rng.uniform(*AWAY)
-        timer = threading.Timer(seconds, self._come_back)
+            if self._closed:
+                return
+            with contextlib.suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+            self._listening = socket.socket()
+            self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listening.bind(("127.0.0.1", self._number))
+            timer = threading.Timer(self._rng.uniform(*AWAY), self._come_back)
         timer.daemon = True
         timer.start()
 
     def _come_back(self) -> None:
         with self._lock:
-            if self._closed:
-                return
-            self._listening = socket.create_server(("127.0.0.1", self._number), backlog=16)
-            threading.Thread(target=self._accept, daemon=True).start()
+            if not self._closed:
+                self._listening.listen(16)
+                threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         with self._lock:

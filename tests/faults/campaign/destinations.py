@@ -23,13 +23,14 @@ from tests.faults.raw import CT, Connection
 
 TRIES = 10
 RETRY = f"{TRIES - 1}x100ms"
-SILENCE = "500ms"  # what a destination is given to answer
+SILENCE, LONG = "500ms", "60s"  # what a destination is given to answer, where some are silent and where none is
+BY_HAND = 20  # times that a person sends again what has failed
 SIZES = (700, 3_000, 20_000)
 ROUND = 1000  # objects at both destinations together
 SENDERS = 2
 PATIENCE = 60.0  # seconds without progress
 LOOK = 0.2  # seconds between two looks at the queue
-TIMEOUTS = {"idle": "60s", "dimse": "60s", "pdu": "60s", "acse": "60s", "send": "60s"}
+TIMEOUTS = dict.fromkeys(("idle", "dimse", "pdu", "acse", "send"), LONG)
 ONE_BY_ONE, SEVERAL = "THERE", "WIDE"
 LOST = "association lost"
 TAKEN = {0x0000, 0x0111, 0xB000, 0xB007}
@@ -195,7 +196,9 @@ class Trial:
         ))  # fmt: skip
         if {(row["instance"], row["destination"]) for row in listed} != {(each.uid, each.lane) for each in found}:
             yield f"{len(listed)} are listed as failed, {len(found)} are"
-        while not self.run.seams and any(each.state == "failed" for each in deliveries(self.archive)):
+        for _ in range(BY_HAND):
+            if self.run.seams or not any(each.state == "failed" for each in deliveries(self.archive)):
+                break
             command(self.run, self.archive, "queue", "retry", "--state", "failed")
             yield from self.wait()
         for name, there in self.there.items():
@@ -214,8 +217,8 @@ def _words(answer: int | None) -> str:
     return "nothing" if answer is None else f"{answer:04X}"
 
 
-def peer(port: int) -> dict[str, Any]:
-    wait = dict.fromkeys(("dimse", "acse", "send", "connect"), SILENCE)
+def peer(port: int, patience: str = LONG) -> dict[str, Any]:
+    wait = dict.fromkeys(("dimse", "acse", "send", "connect"), patience)
     return {"host": "127.0.0.1", "port": port, "allow": ["echo"], "timeouts": wait}
 
 
@@ -232,9 +235,9 @@ def settings(peers: dict[str, Any], **route: Any) -> dict[str, Any]:
     proves="what is called sent and is not, what comes too often, and what comes in another order is seen",
 )  # fmt: skip
 def destinations_that_do_everything_wrong(run: Run) -> None:
-    without = SILENT if run.tries < ROUND else ()
+    without, patience = (SILENT, LONG) if run.tries < ROUND else ((), SILENCE)
     there = {name: run.enter(Moody(f"{run.seed}:{name}", without)) for name in (ONE_BY_ONE, SEVERAL)}
-    peers = {name: peer(each.port) for name, each in there.items()}
+    peers = {name: peer(each.port, patience) for name, each in there.items()}
     peers[SEVERAL]["store_associations"] = 3
     trial = Trial(run, run.daemon(settings(peers, retry=RETRY)).start(), there)
     while run.goes_on():
