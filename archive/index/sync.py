@@ -251,11 +251,11 @@ class SyncRows:
         )]  # fmt: skip
 
     def advance(self, run: int, task: int, owner: str, step: Step, now: float) -> bool:
-        """Write a step; False, and nothing is written, when the task is somebody else's by now."""
+        """Write a step; False, and nothing is written, when the task is somebody else's by now, or all is over."""
 
         def work(session: Session) -> bool:
             mine = "UPDATE task SET owner = owner WHERE id = ? AND owner = ? AND state = 'leased'"
-            rows = session.rows("SELECT peer, counts FROM sync_run WHERE id = ?", (run,))
+            rows = session.rows("SELECT peer, counts FROM sync_run WHERE id = ? AND finished IS NULL", (run,))
             if not rows or not session.run(mine, (task, owner)):
                 return False
             self._write(session, run, step, rows[0], now)
@@ -280,8 +280,8 @@ class SyncRows:
             insert_task(session, task, now)
 
     def say(self, run: int, words: str) -> None:
-        """What a comparison waits for."""
-        sql, keys = "UPDATE sync_run SET words = ? WHERE id = ?", (words[:500], run)
+        """What a comparison waits for; one that has ended waits for nothing."""
+        sql, keys = "UPDATE sync_run SET words = ? WHERE id = ? AND finished IS NULL", (words[:500], run)
         self._database.transact(lambda session: session.run(sql, keys), repeatable=True)
 
     def end(self, run: int, words: str, now: float) -> None:

@@ -117,6 +117,9 @@ class Synchronising:
             self._rows.end(run.id, CHANGED, self._clock())
             log.info("sync %s: the comparison with %s ends: %s", sync.name, run.peer, CHANGED)
             run = None
+        if run is None and _is_by_hand(task):
+            self._give_up(None, task, owner, "there is no such comparison")
+            return
         self._go_on(sync, run, task, owner)
 
     def _give_up(self, run: Run | None, task: Task, owner: str, words: str) -> None:

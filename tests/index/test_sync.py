@@ -61,6 +61,18 @@ def test_a_step_and_its_tasks_are_one(index: Index) -> None:
     assert rows.unfinished("second", "by hand") is None
 
 
+def test_a_comparison_that_has_ended_is_not_opened_again(index: Index) -> None:
+    """By who was slow, and has not heard of it."""
+    rows = SyncRows(index.database)
+    key = rows.begin("second", PEER, "by hand", {}, 10.0, tasks=[NewTask("sync", {"sync": "second"})])
+    (task,) = index.lease("sync", "me", 1e10, seconds=60)
+    rows.end(key, "the configuration has changed", 11.0)
+    assert not rows.advance(key, task.id, "me", Step({"part": "dates"}, {"compared": 1}), 12.0)
+    rows.say(key, "cannot be asked")
+    run = rows.run(key)
+    assert run is not None and (run.counts, run.finished, run.words) == ({}, 11.0, "the configuration has changed")
+
+
 def test_what_was_deleted_before_is_noted_once(index: Index) -> None:
     what = '{"arguments": {"level": "STUDY", "of": "1.9"}}'
     sql = (
