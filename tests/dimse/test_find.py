@@ -107,8 +107,9 @@ def responses(association: Association) -> Iterator:  # type: ignore[type-arg]
 
 
 def test_a_query_without_its_upper_keys_does_not_match_its_class(archive: Archive) -> None:
-    with pytest.raises(Refused, match="A900.*StudyInstanceUID is missing"):
+    with pytest.raises(Refused, match="A900") as refused:
         found(archive, Level.SERIES, SeriesInstanceUID="")
+    assert "StudyInstanceUID is missing" in refused.value.reason
 
 
 def test_a_relational_peer_may_leave_the_upper_keys_out(archive: Archive) -> None:
