@@ -1,4 +1,4 @@
-"""Q02-Q04, Q07: destinations that do everything wrong, and one that is away for long.
+"""Q02, Q07: destinations that do everything wrong.
 
 Rules that hold here: what an archive says of its queue is judged at the destination; nothing is called sent for which
 it gave no answer that says so; nothing is lost; an object comes once, and once more at most for each time when it was
@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tests.faults.campaign.run import Run, fault, percentile
+from tests.faults.campaign.run import Run, fault
 from tests.faults.daemon import Daemon
-from tests.faults.destination import hang_up
 from tests.faults.moody import POISON, SILENT, WRONG_CLASS, Moody
 from tests.faults.objects import Instance, instance, new_uid
 from tests.faults.raw import CT, Connection
@@ -269,73 +268,3 @@ def _figures(run: Run, trial: Trial) -> None:
     run.figure("duplicates", str(sum(there.duplicates for there in all_of_them)))
     run.figure("failed first, sent by hand", str(trial.failed))
     run.figure("broken off by the archive", str(sum(there.left for there in all_of_them)))
-
-
-# -- away for long -------------------------------------------------------------------------------------------------
-
-
-class Returning(Moody):
-    """Hangs up whenever it is called, until it is `there`; then it is in order."""
-
-    def __init__(self, seed: str) -> None:
-        self.there = False
-        super().__init__(seed)
-        self.calm = True
-
-    def _serve(self, connection: Connection) -> None:
-        if self.there:
-            super()._serve(connection)
-        else:
-            hang_up(connection)
-
-
-@fault(
-    "Q04", "a destination that is away while much is queued", goal="G15", tries=20_000, seconds=900, few=20,
-    twins=("newest first", "no pause before a destination is asked again"),
-    proves="another order, and a destination that is asked without a pause, are seen",
-)  # fmt: skip
-def destination_away_for_long(run: Run) -> None:
-    there = run.enter(Returning(f"{run.seed}"))
-    brief = run.tries < ROUND
-    longest = 0.3 if brief else 5.0  # seconds between two questions
-    retry = {"max": TRIES, "delay": "100ms", "factor": 2, "cap": f"{longest}s"}
-    archive = run.daemon(settings({ONE_BY_ONE: peer(there.port)}, retry=retry)).start()
-    trial, stores, began, lives = Trial(run, archive, {ONE_BY_ONE: there}), list[float](), time.monotonic(), 1
-    kills = [run.tries // 2] if brief else [run.tries // 3, run.tries * 2 // 3]
-    while run.goes_on() and run.taken < run.seconds / 3:
-        made = studies(run, min(ROUND // 2, run.tries - run.tried, max(1, run.tries // 2)))
-        trial.images |= {one.uid: one for images in made for one in images}
-        stores += send(archive, made)
-        run.count(tries=sum(map(len, made)))
-        if kills and run.tried >= kills[0]:
-            del kills[0]
-            archive.kill()
-            archive.start()
-            lives += 1
-    away = time.monotonic() - began
-    run.count(_asked_too_often(there.connections, away, longest, lives), tries=0)
-    trial.new = set(trial.images)
-    there.there = True
-    run.count(trial.wait(), tries=0)
-    run.count(trial.judge(), tries=0)
-    run.count(_each_once(trial, there), tries=0)
-    run.count(trial.check(), tries=0)
-    usual, slow = (percentile(stores, part) * 1000 for part in (0.5, 0.99))
-    run.figure("a store meanwhile p50/p99", f"{usual:.0f}/{slow:.0f} ms")
-    run.figure("asked", f"{there.connections} times in {away:.0f} s")
-
-
-def _asked_too_often(times: int, seconds: float, longest: float, lives: int) -> Iterator[str]:
-    """Pauses of 100 ms and twice as long each time up to the longest, less a tenth; a new process asks at once."""
-    growing, pause = 0, 0.1
-    while pause < longest:
-        growing, pause = growing + 1, pause * 2
-    most = seconds / (longest * 0.9) + (growing + 3) * lives
-    if times > most:
-        yield f"it was asked {times} times in {seconds:.0f} s"
-
-
-def _each_once(trial: Trial, there: Moody) -> Iterator[str]:
-    for uid, one in trial.images.items():
-        if not 1 <= there.came[uid] <= 1 + there.unsure[uid] or there.received.get(uid) != one.data:
-            yield f"{uid} came {there.came[uid]} times"

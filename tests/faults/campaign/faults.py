@@ -10,8 +10,8 @@ import importlib
 from tests.faults.campaign.run import FAULTS, Fault
 
 MODULES = (
-    "canary", "commitments", "conflicts", "crowds", "cuts", "damage", "databases", "deletes", "destinations", "errors",
-    "fuzzing", "kills", "load", "resources", "routes", "schema",
+    "away", "canary", "commitments", "conflicts", "crowds", "cuts", "damage", "databases", "deletes", "destinations",
+    "errors", "fuzzing", "kills", "load", "resources", "routes", "schema",
 )  # fmt: skip
 
 
