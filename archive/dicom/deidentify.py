@@ -13,16 +13,26 @@ from dataclasses import dataclass, field
 from pydicom.datadict import tag_for_keyword
 
 from archive.dicom.charset import charset_of, decode_text
-from archive.dicom.confidentiality import DUMMY, EMPTY, KEEP, METHODS, REMOVE, SHIFT, UID, Profile
+from archive.dicom.confidentiality import DUMMY, EMPTY, KEEP, REMOVE, SHIFT, UID, Profile
 from archive.dicom.convert import converted, deflated
+from archive.dicom.deidentified import (
+    CHECKED,
+    IDENTITY_REMOVED,
+    METHOD,
+    METHOD_CODES,
+    TEMPORAL,
+    dummy,
+    is_uids,
+    may_stay,
+    said,
+    values,
+)
 from archive.dicom.dictionary import UNKNOWN, vr_of
-from archive.dicom.edit import element, item, size_of
 from archive.dicom.elements import IMPLICIT_HEADS
 from archive.dicom.encoding import (
     IMPLICIT_LE,
     ITEM,
     ITEM_END,
-    NUMBERS,
     SEQUENCE_END,
     TEXT_VRS,
     UNDEFINED,
@@ -32,27 +42,16 @@ from archive.dicom.encoding import (
 from archive.dicom.pseudonyms import Pseudonyms, shifted
 from archive.dicom.rewrite import Rewriter, _Level
 from archive.dicom.source import Source, StreamSource, copied
-from archive.dicom.spans import head
-from archive.dicom.uids import EXPLICIT_LITTLE, is_uid
+from archive.dicom.uids import EXPLICIT_LITTLE
 from archive.dicom.uids import transfer_syntax as syntax_facts
 from archive.errors import NotUnderstood
 
 CHARSET, PATIENT_NAME, PATIENT_ID, ISSUER = 0x00080005, 0x00100010, 0x00100020, 0x00100021
-IDENTITY_REMOVED, METHOD, METHOD_CODES = 0x00120062, 0x00120063, 0x00120064
-BURNED_IN, TEMPORAL = 0x00280301, 0x00280303
+BURNED_IN = 0x00280301
 OVERLAY_BITS = 0x0100  # of a group 60xx: more than 1 is an overlay in the bits of the pixels (retired)
 LONGEST = 1 << 16  # bytes of a value that is looked at: names, dates and identifiers are shorter
 
 _OURS = frozenset((IDENTITY_REMOVED, METHOD, METHOD_CODES, TEMPORAL))
-# PS3.5 6.2: a value of each VR that says nothing.
-_DUMMIES = {
-    "AE": "ANON", "AS": "000Y", "CS": "ANON", "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
-    "TM": "000000", "UR": "about:blank",
-}  # fmt: skip
-# PS3.5 6.2: what values that stay because they are names of nobody, or dates, may be made of (UI by its own rule).
-_WRITTEN_IN = {vr: frozenset(text) for vr, text in {
-    "UI": "", "DA": "0123456789.\\ ", "TM": "0123456789.:\\ ", "DT": "0123456789.+-\\ ",
-}.items()}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ class Deidentifier:
 
     def uid(self, uid: str) -> str:
         """The UID under which an object, series or study goes out."""
-        return uid if "retain-uids" in self.profile.options and _is_uids(uid) else self.names.uid(uid)
+        return uid if "retain-uids" in self.profile.options and is_uids(uid) else self.names.uid(uid)
 
     def look(self, pieces: Iterator[bytes], transfer_syntax: str) -> Found:
         """Read a data set from end to end. Raises NotUnderstood for whatever ``pieces`` would."""
@@ -169,7 +168,7 @@ class _Pass(Rewriter):
             self._drop(level, tag, vr, length)
         elif self._in_dummy and fate == KEEP and tag != CHARSET:
             self._replace(level, tag, vr, length, DUMMY)
-        elif fate == KEEP and tag not in (CHARSET, BURNED_IN) and (known if vr == UNKNOWN else vr) not in _WRITTEN_IN:
+        elif fate == KEEP and tag not in (CHARSET, BURNED_IN) and (known if vr == UNKNOWN else vr) not in CHECKED:
             yield from self._value(level, tag, vr, length)
         else:
             self._replace(level, tag, vr, length, fate)
@@ -215,7 +214,7 @@ class _Pass(Rewriter):
         text = self._text(raw, vr)
         if level.above is None:
             self._note_found(tag, text)
-        if fate == KEEP and _is_kept(vr, text):
+        if fate == KEEP and may_stay(vr, text):
             return raw
         if tag in (PATIENT_NAME, PATIENT_ID) and level.above is None:
             return self._person.patient_id.encode() if raw else b""
@@ -224,15 +223,8 @@ class _Pass(Rewriter):
         if fate == UID or vr == "UI":
             return self._by.names.uids(text).encode("ascii", "replace")
         if fate == SHIFT:
-            return "\\".join(shifted(value, self._person.days) for value in _values(text)).encode()
-        return self._dummy(vr, text, raw)
-
-    def _dummy(self, vr: str, text: str, raw: bytes) -> bytes:
-        if vr in _DUMMIES:
-            return _DUMMIES[vr].encode()
-        if vr in TEXT_VRS:
-            return f"ANON{self._by.names.word('text', text)}".encode()
-        return bytes(len(raw)) if vr in NUMBERS else b"\0\0"
+            return "\\".join(shifted(value, self._person.days) for value in values(text)).encode()
+        return dummy(vr, text, raw, self._by.names)
 
     def _text(self, raw: bytes, vr: str) -> str:
         if vr not in TEXT_VRS:
@@ -317,38 +309,4 @@ class _Pass(Rewriter):
         """Say what was done, where it belongs in the order of tags."""
         left = self._state.left
         while left and left[0] < before:
-            self._out += self._said(level.write, left.pop(0))
-
-    def _said(self, encoding: Encoding, tag: int) -> bytes:
-        options = self._by.profile.options
-        if tag == IDENTITY_REMOVED:
-            return element(encoding, tag, "CS", b"YES")
-        if tag == METHOD:
-            said = "\\".join(["PS3.15 E.2 basic profile", *sorted(options)])
-            return element(encoding, tag, "LO", said.encode())
-        if tag == TEMPORAL:
-            word = "UNMODIFIED" if "retain-dates" in options else "MODIFIED" if "shift-dates" in options else "REMOVED"
-            return element(encoding, tag, "CS", word.encode())
-        return _codes(encoding, ["basic", *(name for name in METHODS if name in options)])
-
-
-def _values(text: str) -> list[str]:
-    return [value.strip(" \0") for value in text.split("\\")]
-
-
-def _is_kept(vr: str, text: str) -> bool:
-    """Whether a value that stays is what values of its VR are made of."""
-    return _is_uids(text) if vr == "UI" else not set(text) - _WRITTEN_IN.get(vr, set(text))
-
-
-def _is_uids(text: str) -> bool:
-    return all(is_uid(each, lenient=True) for each in _values(text))
-
-
-def _codes(encoding: Encoding, names: list[str]) -> bytes:
-    """De-identification Method Code Sequence (PS3.3 C.7.1.1)."""
-    items = []
-    for code, meaning in (METHODS[name] for name in names):
-        values = ((0x00080100, "SH", code), (0x00080102, "SH", "DCM"), (0x00080104, "LO", meaning))
-        items += item(encoding, [element(encoding, tag, vr, text.encode()) for tag, vr, text in values], False)
-    return b"".join((head(METHOD_CODES, "SQ", size_of(items), encoding), *map(bytes, items)))
+            self._out += said(level.write, left.pop(0), self._by.profile.options)
