@@ -80,7 +80,7 @@ def probe(destination: Destination, clock: Callable[[], float] = time.monotonic)
         scu.echo(destination)
         failed = ""
     except ArchiveError as error:
-        failed = error.reason
+        failed = str(error)
     seconds = clock() - began
     if destination.tls is None and (not failed or failed.startswith(UNREACHED + _place(destination))):
         return Probed(_short(failed, destination), seconds)  # all is known: it answered, or nobody is there

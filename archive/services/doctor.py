@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from archive.errors import for_log
 from archive.index import CallerSeen, Lane, State, Task
 from archive.services.remedies import remedy
 from archive.services.waiting import clock, held_up
@@ -239,7 +240,7 @@ def _failed(key: tuple[str, str], count: int, last: Task, now: float, most: int)
     lane, kind = key
     many = "1 task has" if count == 1 else f"{count}{' or more' if count >= most else ''} tasks have"
     about = f"queue of {lane}" if lane else "queue"
-    says = f"{many} failed ({kind}), the last at {clock(last.finished or now, now)}: {last.reason}"
+    says = f"{many} failed ({kind}), the last at {clock(last.finished or now, now)}: {for_log(last.reason)}"
     to = f" --to {lane}" if lane else ""
     return Finding(about, says, f"archive queue retry{to} --kind {kind}, or archive queue purge{to} --kind {kind}")
 
