@@ -58,7 +58,7 @@ def test_windows_are_read(tmp_path: Path, text: str, hours: Hours) -> None:
         ("[{name: a, to: WS1}, {name: a, to: WS1}]", "routes.1.name = a: 'a' is the name of an earlier one"),
         ("[{name: a, to: WS1, rate: 1MB/s}, {name: b, to: WS1, rate: 2MB/s}]", "contradicts route a, which leads"),
         ("[{name: a, to: WS1, deidentify: basic}]", "pseudonyms need a secret key of at least 32 characters"),
-        ("[{name: a, to: WS1, deidentify: basic}]\ndeidentify: {key: short}", "routes.0.deidentify = basic: pseudonyms need"),
+        ("[{name: a, to: WS1, deidentify: basic}]\ndeidentify: {key: short}", "deidentify = basic: pseudonyms need"),
         ("[{name: a, to: WS1, deidentify: shift-dates}]", "options without the profile; basic and they would do"),
         ("[{name: a, to: WS1, deidentify: [basic, shift-dates, retain-dates]}]", "dates cannot stay and move"),
         ("[{name: a, to: WS1, burned_in: send}]", "means nothing without deidentify"),
