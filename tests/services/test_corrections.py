@@ -55,7 +55,7 @@ class Site:
         self.open()
 
     def open(self) -> None:
-        self.index = open_index(self.url)
+        self.index = open_index(self.url, statement_timeout=60.0)  # many threads on a machine that does more
         self.ledger = Ledger(self.folder / "corrections")
         self.corrections = Corrections(self.index, self.ledger, lambda: 5000.0)
 
