@@ -28,10 +28,11 @@ def child(ready):
     if how == "uneven" and len(list(folder.glob("born-*"))) == 2:
         time.sleep(0.5)
     ready()
+    (folder / f"up-{os.getpid()}").touch()
     while True:
         number = signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         (folder / f"{signal.Signals(number).name}-{os.getpid()}").touch()
-        if number != signal.SIGHUP and how != "stubborn":
+        if number != signal.SIGHUP and how not in ("stubborn", "deaf"):
             return 0
 
 def reload():
@@ -42,7 +43,7 @@ def reload():
     return how != "bad"
 
 supervisor = Supervisor(
-    [("one", child), ("two", child)], reload, drain=3.0,
+    [("one", child), ("two", child)], reload, drain=3.0 if how == "stubborn" else 300.0,
     died=lambda name, why: (folder / f"died-{name}-{why.replace(' ', '-')}").touch(),
 )
 sys.exit(supervisor.run())
@@ -59,6 +60,11 @@ class Run:
     def born(self, count: int) -> list[int]:
         self.until(lambda: len(list(self.folder.glob("born-*"))) >= count)
         return [int(path.name.split("-")[1]) for path in self.folder.glob("born-*")]
+
+    def up(self, count: int) -> None:
+        """They have said that they are ready; the supervisor hears of it in a moment."""
+        self.until(lambda: self.count("up-*") >= count)
+        time.sleep(0.5)
 
     def until(self, true: object) -> None:
         deadline = time.monotonic() + 60
@@ -94,8 +100,7 @@ def alive(pid: int) -> bool:
 
 def test_sigterm_reaches_every_child_and_ends_with_status_zero(start) -> None:  # type: ignore[no-untyped-def]
     run = start()
-    run.born(2)
-    time.sleep(0.1)
+    run.up(2)
     run.process.terminate()
     assert run.process.wait(60) == 0
     assert run.count("SIGTERM-*") == 2
@@ -103,8 +108,7 @@ def test_sigterm_reaches_every_child_and_ends_with_status_zero(start) -> None:  
 
 def test_a_child_that_is_ready_later_than_another_is_waited_for(start) -> None:  # type: ignore[no-untyped-def]
     run = start("uneven")
-    run.born(2)
-    time.sleep(1.0)
+    run.up(2)
     run.process.terminate()
     assert run.process.wait(60) == 0
     assert (run.count("born-*"), run.count("SIGTERM-*")) == (2, 2)
@@ -140,20 +144,18 @@ def test_children_die_with_a_killed_supervisor(start) -> None:  # type: ignore[n
 
 def test_a_stubborn_child_is_killed_at_the_deadline(start) -> None:  # type: ignore[no-untyped-def]
     run = start("stubborn")
-    run.born(2)
-    time.sleep(0.1)
+    run.up(2)
     run.process.terminate()
     assert run.process.wait(60) == 1
 
 
 def test_a_second_sigterm_ends_at_once(start) -> None:  # type: ignore[no-untyped-def]
-    run = start("stubborn")
-    run.born(2)
-    time.sleep(0.1)
+    run = start("deaf")
+    run.up(2)
     run.process.terminate()
     run.until(lambda: run.count("SIGTERM-*") == 2)
     run.process.terminate()
-    assert run.process.wait(2) == 1
+    assert run.process.wait(60) == 1
 
 
 def test_a_child_that_cannot_start_ends_the_whole(start) -> None:  # type: ignore[no-untyped-def]
@@ -164,8 +166,7 @@ def test_a_child_that_cannot_start_ends_the_whole(start) -> None:  # type: ignor
 @pytest.mark.parametrize("how, reached", [("good", 2), ("bad", 0)])
 def test_sighup_reaches_the_children_only_with_a_good_configuration(start, how: str, reached: int) -> None:  # type: ignore[no-untyped-def]
     run = start(how)
-    run.born(2)
-    time.sleep(0.1)
+    run.up(2)
     run.process.send_signal(signal.SIGHUP)
     run.until(lambda: run.count("reload") == 1)
     time.sleep(0.2)

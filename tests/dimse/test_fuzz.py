@@ -152,7 +152,7 @@ def test_a_listener_outlives_spoilt_conversations() -> None:
             raw.associate()
             raw.send(data_pdu((1, 3, echo())))
             assert raw.command().status == 0
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 30
             raw.release()
         assert served.listener.wait_until_empty(time.monotonic() + 10)
         assert served.limits.associations == 0 and not served.limits._pending

@@ -221,7 +221,7 @@ def test_routes_are_changed_by_a_reload(site: Site, tmp_path: Path) -> None:
     site.daemon.configure({"routes": [{"name": "all", "to": [f"folder:{folder}"], "layout": layout}]})
     site.daemon.signal(signal.SIGHUP)
     wait_until(lambda: "configuration reloaded" in site.daemon.log(), 20)
-    deadline, number = time.monotonic() + 30, 10
+    deadline, number = time.monotonic() + PATIENCE, 10
     while not list(folder.rglob("*.dcm")):  # each process takes the new routes in its own time
         assert time.monotonic() < deadline
         number += 1

@@ -178,8 +178,13 @@ def _prompt(daemon: Daemon, patience: float) -> list[str]:
 
 
 def prompt() -> float:
-    """Seconds a C-ECHO may take here and now: on a machine whose cores have a queue each, so much longer."""
-    return PROMPT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Seconds a C-ECHO may take here and now."""
+    return PROMPT * slowness()
+
+
+def slowness() -> float:
+    """How much longer everything takes here and now: on a machine whose cores have a queue each, as long as that."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 # -- in the log -------------------------------------------------------------------------------------

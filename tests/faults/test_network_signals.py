@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults import raw
-from tests.faults.checker import check
+from tests.faults.checker import check, slowness
 from tests.faults.daemon import EVERYTHING, Daemon, many, wait_until
 from tests.faults.objects import Instance, instance
 from tests.faults.raw import CT, ONLY_ECHO, STORE_CT, Connection, Ended, Request, p_data, pdv
@@ -72,7 +72,7 @@ def test_n26_sigterm_ends_in_time_whoever_is_connected(own_archive: Archives) ->
     for sender in senders:
         sender.join(60)
     acknowledged = [one for sender in senders for one in sender.acknowledged]
-    assert taken <= 15  # ten, and what a slow machine adds; the stalled peer would take a minute
+    assert taken <= 40  # ten, and what a slow machine adds; the stalled peer would take a minute
     assert status == 0, archive.log()[-2000:]
     check(archive, acknowledged, alive=False)
     archive.start()
@@ -86,7 +86,7 @@ def test_n26_idle_peers_do_not_delay_the_end(own_archive: Archives) -> None:
             connection.associate(Request(contexts=ONLY_ECHO))
         before = time.monotonic()
         assert archive.stop() == 0
-        assert time.monotonic() - before < 8  # otherwise it takes ten
+        assert time.monotonic() - before < 8 * slowness()  # otherwise it takes ten
         assert {connection.ending(60)[0] for connection in idle} <= {"aborted", "closed"}
 
 
@@ -99,7 +99,7 @@ def test_n27_a_second_signal_forces_the_end(own_archive: Archives, first: int) -
         with pytest.raises(subprocess.TimeoutExpired):
             archive.wait(0.1)
         archive.signal(first)
-        archive.wait(6)  # otherwise it takes ten
+        archive.wait(6 * slowness())  # otherwise it takes ten
     archive.start()
     check(archive)
 

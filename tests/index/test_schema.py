@@ -254,7 +254,7 @@ def test_a_server_that_is_not_there_is_unavailable_soon(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(IndexUnavailable):
         open_index(f"postgresql://postgres@/archive?host={tmp_path}")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_a_statement_that_takes_too_long_is_ended(index_url: str) -> None:
