@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from archive.index.database import Database, Row, Session
-from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
+from archive.index.outbox import insert_task
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.tombstones import bury_copies, lay_tombstones
 from archive.index.values import Location, NewTask, StoredInstance
 from archive.index.versions import Version

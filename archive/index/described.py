@@ -12,7 +12,7 @@ from typing import Any
 
 from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.index.database import Database
-from archive.index.instances import STORED_COLUMNS, stored_instance
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.values import StoredInstance
 
 _ALIASES = {Level.PATIENT: "p", Level.STUDY: "s", Level.SERIES: "e", Level.IMAGE: "i"}

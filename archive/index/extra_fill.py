@@ -16,7 +16,7 @@ from archive.dicom.extra import ExtraKeys, name_of
 from archive.index import meta
 from archive.index.database import Database, Row, Session
 from archive.index.extra import WORDS, add
-from archive.index.instances import insert_task
+from archive.index.outbox import insert_task
 from archive.index.values import Location, NewTask
 
 KIND = "extra_keys"  # of the task

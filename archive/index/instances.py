@@ -7,7 +7,6 @@ written in the transaction of the instances that cause them; rows are changed in
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,17 +17,17 @@ from archive.dicom.attributes import Attribute, Level
 from archive.dicom.header import Header
 from archive.index import held, late, versions
 from archive.index.columns import CLEANERS
-from archive.index.database import Database, Row, Session
+from archive.index.database import Database, Session
 from archive.index.extra import add as add_extra
 from archive.index.extra import drop as drop_extra
+from archive.index.outbox import insert_task, watch_study
 from archive.index.parents import Parents, fill, find_parents, make_parents, modality_of
-from archive.index.single import joins
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.tombstones import bury_copies, lay_tombstones
-from archive.index.values import Added, Location, NewInstance, NewTask, Outcome, StoredInstance
+from archive.index.values import Added, Location, NewInstance, Outcome, StoredInstance
 
 OTHER_SERIES = "SOP Instance UID is in another series"
 
-WATCH = "study"  # kind of the task that follows a study
 ATTEMPTS = 4  # of a batch whose rows are taken away by deletions and corrections at the same moment
 REMEMBERED = 20_000  # series of which the rows above are remembered, about 30 MB
 SKEW = 60.0  # seconds by which the time of an arrival may be off, while the index is busy; by more the clock was wrong
@@ -69,48 +68,14 @@ _COUNT_STUDY = (
 _COUNT_PATIENT = "UPDATE patient SET number_of_studies = number_of_studies + ? WHERE id = ?"
 _SET_LISTS = "UPDATE study SET modalities_in_study = ?, sop_classes_in_study = ? WHERE id = ?"
 _INSERT_MODALITY = "INSERT INTO study_modality (modality, study_date, study) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-INSERT_TASK = (
-    "INSERT INTO task (kind, lane, payload, state, ready, due, attempts, owner, created, reason, study_uid, priority)"
-    " VALUES (?, ?, ?, 'waiting', ?, ?, 0, '', ?, '', ?, ?)"
-)
-WAITS = "SELECT 1 FROM task WHERE kind = ? AND lane = ? AND state = 'waiting' AND ready IS NOT NULL LIMIT 1"
 _MARK = (
     "INSERT INTO journal (slot, sequence) VALUES (?, ?) ON CONFLICT (slot) DO UPDATE SET sequence = excluded.sequence"
     " WHERE excluded.sequence > journal.sequence"
-)
-STORED_COLUMNS = (
-    "i.id, i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax, i.volume, i.path, i.data_offset, i.data_size,"
-    " i.sha256, s.study_instance_uid, e.series_instance_uid, i.damage, s.corrected"
 )
 _KNOWN = (
     f"SELECT {STORED_COLUMNS} FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study"
     " WHERE i.sop_instance_uid = ?"
 )
-
-
-def stored_instance(row: Row) -> StoredInstance:
-    """A row of STORED_COLUMNS as a value."""
-    key, sop_class, sop_instance, syntax, volume, path, offset, size, sha256, study, series, damage, corrected = row
-    return StoredInstance(
-        key, sop_class, sop_instance, syntax, Location(volume, path, offset, size), bytes(sha256), study, series,
-        damage or "", bool(corrected),
-    )  # fmt: skip
-
-
-def watch_study(uid: str) -> NewTask:
-    """The task that follows a study until it is ready: one for each study that something came for."""
-    return NewTask(WATCH, {"study": uid}, lane=uid, study_uid=uid)
-
-
-def insert_task(session: Session, task: NewTask, now: float) -> None:
-    """A task as part of the transaction that causes it."""
-    due, payload = task.due or now, json.dumps(dict(task.payload))
-    if task.once and session.row(WAITS, (task.kind, task.lane)):
-        return
-    if task.single and joins(session, task, now) is not None:
-        return
-    session.wake(task.kind)
-    session.later(INSERT_TASK, (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ from archive.dicom.worklist import WorklistQuery
 from archive.errors import Conflict
 from archive.index.conditions import Sql, all_of
 from archive.index.database import Database, Session
-from archive.index.instances import insert_task
 from archive.index.ordering import SUMMARY, change_order, change_patient, known, summary
 from archive.index.ordervalues import (
     Applied,
@@ -26,6 +25,7 @@ from archive.index.ordervalues import (
     PatientChange,
     StepState,
 )
+from archive.index.outbox import insert_task
 from archive.index.values import NewTask
 from archive.index.worklist import Steps, worklist
 

@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any
 
 from archive.index.database import Database, Row, Session
-from archive.index.instances import insert_task
 from archive.index.ordering import LOCK, advance
 from archive.index.ordervalues import OrderKeys, StepState
+from archive.index.outbox import insert_task
 from archive.index.values import NewTask
 
 Attributes = Mapping[str, Any]

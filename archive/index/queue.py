@@ -14,7 +14,8 @@ from typing import Any
 
 from archive.index.database import Database, Row, Session
 from archive.index.described import Described, described
-from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
+from archive.index.outbox import insert_task
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.tasks import NAMES, PRIORITIES, REASON_LENGTH, task_of
 from archive.index.values import NewTask, State, StoredInstance, Task
 

@@ -20,7 +20,7 @@ from archive.index.computed import MODALITIES, TRANSFER_SYNTAX, counted, is_list
 from archive.index.conditions import Sql, all_of, condition, value_test
 from archive.index.database import Database, Dialect, Row, Rows
 from archive.index.extra_search import extra_condition, extra_value
-from archive.index.instances import STORED_COLUMNS, stored_instance
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.values import StoredInstance
 from archive.index.visibility import expression_sql
 

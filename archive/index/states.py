@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from archive.dicom.attributes import Level
 from archive.index.columns import stored
 from archive.index.database import Database, Session
-from archive.index.instances import WATCH, insert_task
+from archive.index.outbox import WATCH, insert_task
 from archive.index.values import NewTask
 
 _PLAIN = {level: [each for each in stored(level) if each.vr != "SQ"] for level in (Level.PATIENT, Level.STUDY)}

@@ -15,7 +15,7 @@ from typing import Any
 
 from archive.index import deleted
 from archive.index.database import Database, Row, Session
-from archive.index.instances import insert_task
+from archive.index.outbox import insert_task
 from archive.index.tasks import OPEN
 from archive.index.values import NewTask, State
 

@@ -1,4 +1,4 @@
-"""The outbox: work that was caused by a transaction and is done by workers of any process.
+"""Tasks of the outbox: work that was caused by a transaction (outbox.py) and is done by workers of any process.
 
 Rules that hold here: a task is leased, never taken; ``ready`` is when it may be leased next: its due time, or the
 end of its lease, NULL when it is done or failed; only the owner of a lease ends it, so a worker that was too slow
@@ -14,9 +14,8 @@ from typing import Any
 import peewee
 
 from archive.index.database import Database, Row, Session
-from archive.index.instances import INSERT_TASK, WAITS
 from archive.index.models import TaskRow
-from archive.index.single import joins
+from archive.index.outbox import insert
 from archive.index.values import NewTask, State, Task
 
 REASON_LENGTH = 500
@@ -40,19 +39,6 @@ def add(database: Database, new: Sequence[NewTask], now: float) -> list[int]:
         return [key for task in new if (key := insert(session, task, now)) is not None]
 
     return database.transact(work)
-
-
-def insert(session: Session, task: NewTask, now: float) -> int | None:
-    """The id of a task that is added, or that does its work; None for one that is there ``once`` already."""
-    due = task.due or now
-    if task.once and session.row(WAITS, (task.kind, task.lane)):
-        return None
-    if task.single and (waits := joins(session, task, now)) is not None:
-        return waits
-    session.wake(task.kind)
-    payload = json.dumps(dict(task.payload))
-    values = (task.kind, task.lane, payload, due, due, now, task.study_uid, task.priority)
-    return int(session.rows(f"{INSERT_TASK} RETURNING id", values)[0][0])
 
 
 def lease(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from archive.index.copies import outdate
 from archive.index.database import Database, Row, Session
-from archive.index.instances import STORED_COLUMNS, insert_task, stored_instance
+from archive.index.outbox import insert_task
+from archive.index.stored import STORED_COLUMNS, stored_instance
 from archive.index.values import Location, NewInstance, NewTask, StoredInstance
 from archive.index.versions import Version, superseded_before
 

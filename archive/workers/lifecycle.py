@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from archive.errors import IndexUnavailable
 from archive.index import Index, Task
-from archive.index.instances import WATCH
+from archive.index.outbox import WATCH
 from archive.services.lifecycle import Lifecycle
 from archive.workers.leases import owner_name, take_back
 

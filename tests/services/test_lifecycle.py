@@ -7,7 +7,7 @@ import pytest
 from archive.dicom.rule import holds, parse_rule
 from archive.errors import Conflict, InvalidQuery
 from archive.index import Index, NewTask, State
-from archive.index.instances import WATCH
+from archive.index.outbox import WATCH
 from archive.services.causes import STUDY, Causes, Event
 from archive.services.lifecycle import FOLLOWS, STATES, UPDATED, Lifecycle, Patience
 from archive.workers.leases import owner_name
