@@ -15,20 +15,16 @@ from types import TracebackType
 
 from archive.app import receiving
 from archive.app.causes import causes
+from archive.app.ledgers import corrections_of, deletion_of
 from archive.app.space import reserve_of
 from archive.app.volumes import open_volume, open_volumes, tiers_of
 from archive.config import Config
 from archive.dicom.extra import ExtraKeys
 from archive.errors import ArchiveError, ConfigurationError
 from archive.index import Index, open_index
-from archive.services import placing
+from archive.services import corrected, placing
 from archive.services.alarms import Line, Raise, nobody
 from archive.services.commit import Committer, recover_all
-from archive.services.corrected import corrections_of
-from archive.services.corrections import FOLDER as CORRECTIONS
-from archive.services.corrections import Corrections
-from archive.services.deletion import FOLDER as DELETIONS
-from archive.services.deletion import Deletion
 from archive.services.find import Find
 from archive.services.integrity import Integrity
 from archive.services.quarantine import Quarantine
@@ -37,7 +33,6 @@ from archive.services.reindex import is_unfinished
 from archive.services.retrieve import Retrieve
 from archive.services.store import Rules, Store
 from archive.storage.journal import Journal, slots
-from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from archive.storage.spool import sweep
 from archive.workers.codec import Codec
@@ -66,9 +61,8 @@ class Archive:
         self.committer.recover()
         self._clock = clock
         self.integrity = Integrity(self.index, self.volumes, clock, causes(config))
-        ledger = Ledger(self.volume.root / CORRECTIONS, guard=self.volume.require)
-        self.corrections = Corrections(self.index, ledger, clock)
-        self.outgoing = receiving.outgoing(config, clock, corrections_of(self.index))
+        self.corrections = corrections_of(self.index, self.volume, clock)
+        self.outgoing = receiving.outgoing(config, clock, corrected.corrections_of(self.index))
         self._refusals = Refusals(self.alarm)
         self.store = self._store_for(config)
         self.find = Find(self.index)
@@ -88,7 +82,7 @@ class Archive:
         self.volume.reserve = reserve_of(config, self.volume.root)
         self.retrieve.tiers = tiers_of(config)
         self.committer.check_names = checks_names(config)
-        self.outgoing = receiving.outgoing(config, self._clock, corrections_of(self.index))
+        self.outgoing = receiving.outgoing(config, self._clock, corrected.corrections_of(self.index))
         self.store = self._store_for(config)
 
     def _listen_to(self, config: Config) -> None:
@@ -183,8 +177,7 @@ def recover(config: Config) -> None:
         raise ConfigurationError("index.url: this index was begun to be rebuilt: archive reindex --resume ends that")
     volume = open_volume(config, index, time.time)
     volumes = open_volumes(config, index, time.time, volume)
-    corrections = Corrections(index, Ledger(volume.root / CORRECTIONS, guard=volume.require), time.time)
-    corrections.start()
+    corrections_of(index, volume).start()
     if index.is_empty() and any((volume.root / "objects").iterdir()):
         log.warning("the index is empty and there are stored files: archive reindex would make it anew from them")
     # Before the journals, which put aside what is not there yet.
@@ -197,7 +190,7 @@ def recover(config: Config) -> None:
     for committer in committers:
         committer.close()
     # Behind the journals, which on a new index bring back what was deleted since.
-    Deletion(index, corrections, Ledger(volume.root / DELETIONS, guard=volume.require), volume, volumes).start()
+    deletion_of(index, volume, volumes).start()
     sweep_spool(volumes, index)
     volume.close()
     index.close()
