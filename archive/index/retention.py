@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from archive.dicom.attributes import BY_KEYWORD, Level
 from archive.index import held, versions
+from archive.index.batch import SKEW
 from archive.index.database import Database, Row, Session
 from archive.index.deletion import lay_tombstones
-from archive.index.instances import SKEW
 from archive.index.outbox import WATCH, insert_task
 from archive.index.rows import share_corrections
 from archive.index.values import Location, NewTask
