@@ -224,7 +224,9 @@ def moment(day: str, time: str) -> float | None:
     digits = canonical_date(day)
     if digits is None:
         return None
-    clock = (canonical_time(time) or "").partition(".")[0].ljust(6, "0").replace("60", "59")[:6]
+    clock = (canonical_time(time) or "").partition(".")[0].ljust(6, "0")[:6]
+    if clock.endswith("60"):  # a leap second (PS3.5 table 6.2-1), which no clock here has
+        clock = f"{clock[:4]}59"
     try:
         return datetime.strptime(digits + clock, "%Y%m%d%H%M%S").timestamp()
     except (ValueError, OverflowError):

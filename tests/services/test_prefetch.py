@@ -85,6 +85,10 @@ MOMENTS = {
     ("20260615", "093000"): BEGINS, ("20260615", "0930"): BEGINS, ("2026.06.15", "09:30"): BEGINS,
     ("20260615", ""): BEGINS - 9.5 * HOUR, ("20260615", "99"): BEGINS - 9.5 * HOUR, ("", "0930"): None,
     ("nonsense", ""): None,
+    # A leap second is the one before it; six and nought beside each other are none.
+    ("20260615", "235960"): datetime(2026, 6, 15, 23, 59, 59).timestamp(),
+    ("20260615", "160000"): datetime(2026, 6, 15, 16).timestamp(),
+    ("20260615", "0600"): datetime(2026, 6, 15, 6).timestamp(),
 }  # fmt: skip
 
 
