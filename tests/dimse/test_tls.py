@@ -25,7 +25,7 @@ from archive.dimse.requestor import connect
 from archive.dimse.tls import ClientTLS, ServerTLS, fingerprint
 from archive.errors import ConfigurationError, Unreachable
 
-from .raw import CT, EXPLICIT, IMPLICIT, QUICK, VERIFICATION, Everyone, Kept, echo, serving, store
+from .raw import CT, EXPLICIT, IMPLICIT, PATIENT, QUICK, VERIFICATION, Everyone, Kept, echo, serving, store
 
 Signer = tuple[x509.Name, rsa.RSAPrivateKey]
 
@@ -94,7 +94,7 @@ def client(papers: dict[str, Papers], name: str | None = "CT1", **options: Any) 
 
 def call(port: int, tls: ClientTLS | None, host: str = "127.0.0.1") -> Association:
     wanted = [(VERIFICATION, (IMPLICIT,)), (CT, (EXPLICIT,))]
-    return connect(host, port, calling="CT1", called="A", contexts=wanted, timeouts=QUICK, tls=tls)
+    return connect(host, port, calling="CT1", called="A", contexts=wanted, timeouts=PATIENT, tls=tls)
 
 
 def status(association: Association) -> int:
