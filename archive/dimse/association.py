@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
@@ -88,6 +88,7 @@ class Association:
         self._cancelled: deque[int] = deque(maxlen=REMEMBERED)
         self._last_id = 0
         self._stopping = False
+        self.over: Callable[[], None] = _nothing  # called once, before the answer to a release
 
     def __enter__(self) -> Association:
         return self
@@ -186,8 +187,7 @@ class Association:
         """One message; None for a C-CANCEL-RQ, an unusable message that was answered, or the release."""
         message = self._reader.read(sink)
         if message is None:
-            self.connection.send([wire.RELEASE_REPLY])
-            self._finish("released")
+            self._finish("released", wire.RELEASE_REPLY)
             return None
         command = message.command
         if command.field == Field.C_CANCEL_RQ:
@@ -307,17 +307,23 @@ class Association:
         self._finish(f"{ending.words}; we aborted ({said})" if isinstance(ending, ProtocolError) else ending.words)
         return ending
 
-    def _finish(self, words: str) -> None:
+    def _finish(self, words: str, reply: bytes = b"") -> None:
+        """Whoever gets our `reply` may call again at once, and should find us done: it comes last."""
         self.closed = True
         self.ending = words
         self._outgoing.drop()
         self._ahead.clear()
-        self.connection.hang_up()
-        if self.requestor:
-            self.connection.close()
-        self._log()
+        self._log(len(reply))
+        self.over()
+        try:
+            if reply:
+                self.connection.send([reply])
+        finally:
+            self.connection.hang_up()
+            if self.requestor:
+                self.connection.close()
 
-    def _log(self) -> None:
+    def _log(self, to_come: int) -> None:
         log.info(
             "association %s -> %s %s %s:%d: %s; %d messages, %d bytes in, %d out, %.1f s",
             self.calling,
@@ -328,7 +334,7 @@ class Association:
             self.ending,
             self.messages,
             self.connection.received,
-            self.connection.sent,
+            self.connection.sent + to_come,
             monotonic() - self.started,
         )
 
@@ -343,3 +349,7 @@ class Association:
     def _check_stopping(self) -> None:
         if self._stopping:
             raise Stopped("the archive is stopping")
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

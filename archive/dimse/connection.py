@@ -72,6 +72,7 @@ class Connection:
         self.sent = 0
         self.hurry = False  # in the middle of a message: acknowledge what came at once
         self._sock = sock
+        self._hung_up = False
         self._lock = threading.Lock()  # between closing and being interrupted
         self._deadline = 0.0
         self._timeout = 0.0
@@ -265,7 +266,9 @@ class Connection:
 
     def hang_up(self) -> None:
         """Nothing more will be sent; the peer sees the end after our last words."""
-        self._shutdown(socket.SHUT_WR)
+        if not self._hung_up:
+            self._hung_up = True
+            self._shutdown(socket.SHUT_WR)
 
     def linger(self, seconds: float) -> None:
         """Wait for the peer to close, throwing away what still comes, so that it gets our last words.

@@ -113,6 +113,7 @@ class Incoming:
             self._reject(connection, request, decided)
             return
         association = self._accept(connection, request, decided, tls_names)
+        association.over = self._give_back
         self.association = association
         self.name = threading.current_thread().name = association.name
         if self._serving.stopping:
@@ -221,15 +222,21 @@ class Incoming:
     def _end(self) -> None:
         """Give the slot back first; then let the peer read our last words, if it may stay that long."""
         try:
-            self._uncount()
-            if self._aet:
-                self._serving.limits.exit(self._aet, self.address)
-                self._aet = ""
+            self._give_back()
             if self._connection is not None:
                 self._connection.hang_up()
                 self._linger(self._connection)
         finally:
             self.forget()
+
+    def _give_back(self) -> None:
+        """The slot, for others or for the next call of the same peer; nothing is left to be done here."""
+        if self._counted and self._serving.place is not None:
+            self._counted = False
+            self._serving.place.count(-1)
+        if self._aet:
+            self._serving.limits.exit(self._aet, self.address)
+            self._aet = ""
 
     def _linger(self, connection: Connection) -> None:
         if self._serving.stopping:
@@ -240,14 +247,8 @@ class Incoming:
             self._pending = True
         connection.linger(connection.timeouts.acse)
 
-    def _uncount(self) -> None:
-        """Nothing is left to be done for this connection, even if it stays for a moment."""
-        if self._counted and self._serving.place is not None:
-            self._counted = False
-            self._serving.place.count(-1)
-
     def forget(self) -> None:
-        self._uncount()
+        self._give_back()
         self._leave_pending()
         if self._connection is not None:
             self._connection.close()

@@ -1,26 +1,23 @@
 """Listening sockets and the life of an accepted connection, up to the association and after it.
 
-Rules that hold here: the accepting thread accepts and does nothing else; each connection has a thread
-of its own, which does the TLS handshake and waits for the A-ASSOCIATE-RQ under deadlines; whatever
-happens in it, its counts are given back and its socket is closed; `stop` never takes longer than told.
+Rules that hold here: each connection has a thread of its own, which does the TLS handshake and waits for
+the A-ASSOCIATE-RQ under deadlines, and another waits for the next connection meanwhile; whatever happens in
+it, its counts are given back and its socket is closed; `stop` never takes longer than told.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import select
 import socket
 import threading
 from time import monotonic
 
+from archive.dimse.accepting import Accepting
 from archive.dimse.association import Association
 from archive.dimse.connection import TIMEOUTS, Timeouts
 from archive.dimse.incoming import Handler, Incoming, Policy, Serving
 from archive.dimse.limits import Limits
 from archive.dimse.relay import Place
-from archive.dimse.threads import Threads
 from archive.dimse.tls import ServerTLS
 from archive.services.caller import plain_address
 
@@ -29,8 +26,6 @@ __all__ = ["Handler", "Listener", "Policy", "bind"]
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
-PAUSE = 0.1  # seconds without accepting when descriptors or memory ran out
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def bind(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
@@ -67,15 +62,12 @@ class Listener:
         self._tls = tls
         self._limits = limits or Limits()
         self._timeouts = timeouts
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._accepting: threading.Thread | None = None
-        self._threads = Threads()
+        self._accepting: Accepting | None = None
         self._lock = threading.Lock()
         self._live: dict[int, Incoming] = {}
         self._none_left = threading.Condition(self._lock)
         self._serving: Serving | None = None
         self._stopping = False
-        self._complained = 0.0
 
     @property
     def port(self) -> int:
@@ -92,90 +84,27 @@ class Listener:
         if self._serving is not None:
             self._serving.timeouts = timeouts
 
-    # -- accepting ----------------------------------------------------------------------------
+    # -- connections --------------------------------------------------------------------------
 
     def start(self, handler: Handler, policy: Policy) -> None:
         """Serve in threads of our own: `handler(association)` runs in the association's."""
         self._serving = Serving(handler, policy, self._limits, self._timeouts, self._tls, self._gone, self._place)
-        self._sock.setblocking(False)  # another process may be quicker after we were woken
-        self._accepting = threading.Thread(target=self._accept_all, name=f"accept:{self.port}", daemon=True)
+        self._accepting = Accepting(self._sock, self._begin, place=self._place)
         self._accepting.start()
 
-    def _accept_all(self) -> None:
-        with select.epoll() as poll:
-            # Exclusive: of the processes that share the socket, the kernel wakes one per connection.
-            poll.register(self._sock, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            poll.register(self._wake_reader, select.EPOLLIN)
-            if self._place is not None:
-                poll.register(self._place, select.EPOLLIN)
-            arrivals = self._place.fileno() if self._place is not None else -1
-            while not self._stopping:
-                for descriptor, _ in poll.poll():
-                    if not self._stopping and self._serving is not None:
-                        self._accept(self._serving, handed=descriptor == arrivals)
-
-    def _accept(self, serving: Serving, *, handed: bool) -> None:
-        try:
-            sock, peer = self._handed() if handed else self._accepted()
-        except (BlockingIOError, ConnectionError, InterruptedError):
-            return
-        except OSError as error:
-            self._pause(error)
-            return
-        if sock is not None:
-            self._begin(serving, sock, peer)
-
-    def _accepted(self) -> tuple[socket.socket | None, tuple[str, int]]:
-        """The next connection; None when another process has it now."""
-        sock, peer = self._sock.accept()
-        if self._place is not None and self._place.hand_over(sock):
-            return None, peer
-        return sock, peer
-
-    def _handed(self) -> tuple[socket.socket | None, tuple[str, int]]:
-        """A connection that another process accepted."""
-        assert self._place is not None
-        sock = self._place.take()
-        if sock is None:
-            return None, ("", 0)
-        try:
-            return sock, sock.getpeername()
-        except OSError as error:
-            sock.close()
-            raise ConnectionAbortedError from error
-
-    def _begin(self, serving: Serving, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def _begin(self, sock: socket.socket, peer: tuple[str, int]) -> Incoming | None:
+        """A connection that was accepted, and counts; None when there are too many."""
+        assert self._serving is not None and self._accepting is not None
         address = plain_address(peer[0])
-        if not (serving.policy.admit(address) and self._limits.admit(address)):
-            self._complain("connection from %s closed: too many from there have not said who they are", address)
+        if not (self._serving.policy.admit(address) and self._limits.admit(address)):
+            words = "connection from %s closed: too many from there have not said who they are"
+            self._accepting.complain(words, address)
             sock.close()
-            return
-        live = Incoming(serving, sock, address, peer[1])
+            return None
+        live = Incoming(self._serving, sock, address, peer[1])
         with self._lock:
             self._live[live.number] = live
-        try:
-            self._threads.run(live.run, live.name)
-        except RuntimeError as error:  # no more threads
-            live.forget()
-            self._pause(error)
-
-    def _pause(self, error: Exception) -> None:
-        """Out of descriptors, memory or threads: connections wait in the backlog meanwhile."""
-        if isinstance(error, OSError) and error.errno not in _EXHAUSTED:
-            if not self._stopping:
-                log.error("cannot accept: %s", error)
-        else:
-            self._complain("cannot accept for now: %s", error)
-        poll = select.poll()
-        poll.register(self._wake_reader, select.POLLIN)
-        poll.poll(PAUSE * 1000)
-
-    def _complain(self, message: str, *arguments: object) -> None:
-        """At most once a second: whoever floods us must not flood the log."""
-        now = monotonic()
-        if now - self._complained >= 1.0:
-            self._complained = now
-            log.warning(message, *arguments)
+        return live
 
     # -- stopping -----------------------------------------------------------------------------
 
@@ -187,15 +116,11 @@ class Listener:
         self._stopping = True
         if self._serving is not None:
             self._serving.stopping = True
-        os.write(self._wake_writer, b"x")
         if self._accepting is not None:
-            self._accepting.join(max(0.0, deadline - monotonic()))
-        for descriptor in (self._wake_reader, self._wake_writer):
-            os.close(descriptor)
+            self._accepting.stop(max(0.0, deadline - monotonic()))
         self._sock.close()
         if self._place is not None:
             self._place.leave()
-        self._threads.close()
         with self._lock:
             live = list(self._live.values())
         for each in live:

@@ -6,7 +6,6 @@ Rules that hold here: those of the package.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,27 +32,14 @@ def _no_pending_share() -> None:
 
 @seam("one after the other")
 def _one_after_the_other() -> None:
-    """Whoever connects is served in the accept loop, handshake and all."""
-    from archive.dimse import listener
+    """Who takes a connection serves it, handshake and all, before anybody waits for the next."""
+    from archive.dimse import accepting
 
-    class Inline:
-        def __init__(self, target: Callable[[], None], name: str = "", daemon: bool = True) -> None:
-            self._target, self._name, self._daemon = target, name, daemon
+    def alone(self: Any, more: bool) -> None:
+        with self._lock:
+            self._waiting -= 1
 
-        def start(self) -> None:
-            if self._name.startswith("accept:"):
-                threading.Thread(target=self._target, name=self._name, daemon=True).start()
-            else:
-                self._target()
-
-        def join(self, timeout: float = 0) -> None:
-            return None
-
-    class Threads:
-        Thread = Inline
-        Lock, Condition = threading.Lock, threading.Condition
-
-    replace(listener, "threading", Threads)
+    replace(accepting.Accepting, "_leave_to_others", alone)
 
 
 @seam("a fault in the wire")
