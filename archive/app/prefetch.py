@@ -36,6 +36,7 @@ from archive.workers.worker import Worker
 
 TOGETHER = 200  # triggers of one rule that are looked at together: each patient is asked for once
 SILENCE = 60.0  # seconds for a peer's next answer, whatever its entry says: somebody else's priors wait meanwhile
+ALL_ANSWERS = 300.0  # seconds for all of them
 US = Caller("archive")
 
 
@@ -77,8 +78,8 @@ class Asked:
             return
         peer = self._destinations.named(source)
         quick = replace(peer, timeouts=replace(peer.timeouts, dimse=min(peer.timeouts.dimse, SILENCE)))
-        found: Any = scu.find(quick, Root.STUDY, level, keys)  # a generator: closing it ends the association
-        with closing(found) as answers:
+        found: Any = scu.find(quick, Root.STUDY, level, keys, seconds=ALL_ANSWERS)
+        with closing(found) as answers:  # a generator: closing it ends the association
             yield from map(scu.plain, answers)
 
     def _here(self, level: Level, keys: Mapping[str, Any]) -> Generator[Answer, None, None]:

@@ -114,11 +114,14 @@ def find(
     charset: str = "ISO_IR 192",
     options: Options | None = None,
     limit: int = 0,
+    seconds: float = inf,
 ) -> Iterator[Identifier]:
-    """C-FIND: each answer as its elements; after ``limit`` answers the peer is asked to stop."""
+    """C-FIND: each answer as its elements; ``limit`` and ``seconds`` are those of `answers`."""
     abstract_syntax = f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1"
     with calling(destination, abstract_syntax, options=options) as association:
-        yield from answers(association, destination, root, level, keys, charset=charset, limit=limit)
+        yield from answers(
+            association, destination, root, level, keys, charset=charset, limit=limit, seconds=seconds
+        )
 
 
 def answers(
@@ -135,7 +138,8 @@ def answers(
 ) -> Iterator[Identifier]:
     """One C-FIND on an association that may serve others before and after it; ``ended`` hears its final status.
 
-    A peer that still answers after so many ``seconds``, asked to stop or not, is Unreachable.
+    After ``limit`` answers the peer is asked to stop. One that still answers after so many ``seconds``, asked to
+    stop or not, is Unreachable.
     """
     context = context_of(association, f"{QUERY_RETRIEVE}.{ROOT_NUMBER[root]}.1")
     message_id = _ask(association, context, Field.C_FIND_RQ, question(level, keys, context, destination, charset))

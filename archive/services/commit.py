@@ -263,16 +263,16 @@ class Committer:
         """Of this journal, a record after the other."""
         return Recovery(self, self._journal, self._index.applied(self._journal.slot))
 
-    def free(self, applied: int, paths: Sequence[str]) -> None:
-        """Let the journal be overwritten: what it says is durable in files and index from here on."""
+    def free(self, newest: int, paths: Sequence[str]) -> None:
+        """Let the journal be overwritten: what it says, up to its newest record, is durable from here on."""
         try:
             self._volume.sync(paths)
         except OSError as error:
             raise self._volume.failed(error) from error
         # These records count as applied: what is deleted from now on stays deleted.
-        self._index.add([], journal=(self._journal.slot, self._journal.last(applied)), durable=True)
+        self._index.add([], journal=(self._journal.slot, newest), durable=True)
         self._index.sync()  # that transaction may have changed nothing, and then has synced nothing
-        self._journal.start(applied)
+        self._journal.start(newest)
 
     def redo(self, found: Record, is_new: bool) -> bool:
         """Bring file and row to agree with one record; True when anything had to be done."""
@@ -326,13 +326,14 @@ class Recovery:
     def __init__(self, committer: Committer, journal: Journal, applied: int) -> None:
         self._committer = committer
         self._journal = journal
-        self._applied = applied
+        self._applied = self._newest = applied
         self._paths: list[str] = []
         self._completed = 0
 
     def steps(self) -> Iterator[tuple[float, Recovery, Record]]:
         """When each object came, and its record."""
         for found in itertools.chain.from_iterable(self._journal.replay()):
+            self._newest = max(self._newest, found.sequence)
             yield found.meta["received"], self, found
 
     def redo(self, found: Record) -> None:
@@ -341,7 +342,7 @@ class Recovery:
 
     def end(self) -> int:
         """Let the journal be overwritten; how many objects had to be completed."""
-        self._committer.free(self._applied, self._paths)
+        self._committer.free(self._newest, self._paths)
         if self._completed:
             log.warning("journal %d: completed %d objects after a crash", self._journal.slot, self._completed)
         return self._completed

@@ -103,17 +103,12 @@ class Journal:
         ordered = sorted((first.sequence, half) for first, half in firsts if first)
         return [self._records(half) for _, half in ordered]
 
-    def last(self, applied: int) -> int:
-        """The sequence number to continue from, when the index knows `applied`."""
-        return max([applied, *(record.sequence for records in self.replay() for record in records)])
-
-    def start(self, applied: int) -> int:
-        """Begin a new round after every record was settled; return the sequence number it continues from."""
-        self._sequence = self.last(applied)
+    def start(self, newest: int) -> None:
+        """Begin a new round after every record was settled; `newest` is the last sequence number that was given."""
+        self._sequence = newest
         if self.size < self._wanted:  # only now: growing overwrites the records that were there
             _preallocate(self._fd, self._wanted)
         self._divide()
-        return self._sequence
 
     def _records(self, half: Half) -> Iterator[Record]:
         position, previous = half.start, 0

@@ -341,7 +341,8 @@ def _sync(path: str, flags: int, folder_fd: int | None) -> None:
     """Make a file, or the names in a folder, durable."""
     fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
-        os.fsync(fd) if flags & os.O_DIRECTORY else os.fdatasync(fd)
+        sync = os.fsync if flags & os.O_DIRECTORY else os.fdatasync
+        sync(fd)
     finally:
         os.close(fd)
 

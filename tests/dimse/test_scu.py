@@ -102,6 +102,13 @@ def test_a_limit_cancels_the_query() -> None:
         assert len(list(found)) == 2
 
 
+def test_answers_that_take_too_long_are_given_up() -> None:
+    with pynetdicom((evt.EVT_C_FIND, answers(500))) as other:
+        found = scu.find(other, Root.STUDY, Level.STUDY, {"StudyInstanceUID": ""}, seconds=0)
+        with pytest.raises(Unreachable, match="no end"):
+            list(found)
+
+
 def test_a_query_that_nobody_reads_to_its_end_ends_its_association() -> None:
     ended = threading.Event()
     with pynetdicom(
