@@ -23,6 +23,7 @@ from archive.notify import notify, watchdog_interval
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
+M_ARENA_MAX = -8  # mallopt(3)
 CHILD_IS_READY = signal.SIGUSR1  # from a child, beside the byte it writes
 END = (signal.SIGTERM, signal.SIGINT)
 WATCHED = {signal.SIGCHLD, signal.SIGHUP, CHILD_IS_READY, *END}
@@ -140,6 +141,7 @@ class Supervisor:
         try:
             _die_with(parent)
             _prctl()(PR_SET_NAME, child.name.encode()[:15])  # for ps and top
+            _keep_one_heap()
             status = child.main(lambda: _say_ready(writer, parent))
         except ArchiveError as error:
             log.error("process %s: %s", child.name, error)
@@ -268,6 +270,13 @@ def run_alone(work: Callable[[], None]) -> int:
 def _prctl() -> Callable[[int, object], int]:
     prctl: Callable[[int, object], int] = ctypes.CDLL(None, use_errno=True).prctl
     return prctl
+
+
+def _keep_one_heap() -> None:
+    """glibc gives threads heaps of their own, eight for each processor, and each keeps what a burst of calls left free
+    in it. One is enough: the interpreter lets one thread allocate at a time. Other C libraries have one."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _die_with(parent: int) -> None:

@@ -204,3 +204,28 @@ def test_work_done_alone_dies_with_who_wanted_it(tmp_path: Path) -> None:
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(worker)
+
+
+HEAPS = """
+import re, sys, threading
+from archive.supervisor import _keep_one_heap
+if sys.argv[1] == "one":
+    _keep_one_heap()
+there = threading.Barrier(9)
+def work():
+    kept = [bytearray(2000) for _ in range(1000)]
+    there.wait(); there.wait()
+for _ in range(8):
+    threading.Thread(target=work).start()
+there.wait()
+maps = [[int(each, 16) for each in re.split("[- ]", line)[:2]] for line in open("/proc/self/maps") if " ---p " in line]
+print(sum(32 << 20 < end - start < 64 << 20 for start, end in maps))  # what is reserved for heaps to grow
+there.wait()
+"""
+
+
+def test_the_threads_of_a_child_share_a_heap() -> None:
+    heaps = {
+        how: int(subprocess.check_output([sys.executable, "-c", HEAPS, how], text=True)) for how in ("one", "as it was")
+    }
+    assert heaps["one"] == 0 and heaps["as it was"] > 0
