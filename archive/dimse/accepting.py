@@ -4,19 +4,19 @@ No thread only accepts: it would wake another one for each connection, and both 
 
 Rules that hold here: somebody always waits, which who takes a connection sees to before serving it; a few more stay
 for a moment, so that callers that come one after the other find them; none of them keeps what it worked on; out of
-descriptors, memory or threads, connections stay in the backlog.
+descriptors or memory, connections stay in the backlog; out of threads, one at a time is closed; whoever waits looks
+now and then by itself, for who was told of a connection may have died of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from archive.dimse.relay import Place
 log = logging.getLogger(__name__)
 
 KEPT = 4  # threads that wait for connections, at most
-STAY = 2.0  # seconds that all but one of them wait for one
+STAY = 2.0  # seconds that they wait for one; then all but one go, and that one looks by itself
 PAUSE = 0.1  # seconds without accepting when descriptors, memory or threads ran out
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -62,7 +62,7 @@ class Accepting:
         self._nobody_waits = threading.Condition(self._lock)
         self._waiting = 0
         self._stopping = False
-        self._complained = 0.0
+        self._complained: dict[str, float] = {}
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sock.setblocking(False)  # another process may be quicker after we were woken
         self._polls = [self._poll() for _ in range(kept)]
@@ -78,8 +78,9 @@ class Accepting:
 
     def start(self) -> None:
         """Raises RuntimeError when there can be no thread."""
-        self._waiting = 1
-        self._start_thread()
+        with self._lock:
+            self._start_thread()
+            self._waiting = 1
 
     def stop(self, seconds: float) -> None:
         """Accept no more; those that serve go when they are done."""
@@ -93,10 +94,10 @@ class Accepting:
             os.close(descriptor)
 
     def complain(self, message: str, *arguments: object) -> None:
-        """At most once a second: whoever floods us must not flood the log."""
+        """Each at most once a second: whoever floods us must not flood the log."""
         now = monotonic()
-        if now - self._complained >= 1.0:
-            self._complained = now
+        if now - self._complained.get(message, 0.0) >= 1.0:
+            self._complained[message] = now
             log.warning(message, *arguments)
 
     # -- the threads ---------------------------------------------------------------------------
@@ -119,61 +120,56 @@ class Accepting:
     def _next(self) -> Work | None:
         """What this thread, which counts as waiting, is to serve; None when it is not needed any more."""
         while True:
-            with self._one_poll() as poll:
-                work = self._wait(poll)
-                more = work is not None and bool(poll.poll(0))  # of which nobody else was told
-            if work is None:
-                return None
             try:
-                self._leave_to_others(more)
-                return work
-            except RuntimeError as error:  # no more threads
-                work.forget()
+                arrived = self._wait()
+                work = None if self._stopping else self._accept(handed=arrived == self._arrivals)
+                if work is None:
+                    if (arrived is None or self._stopping) and self._leaves():
+                        return None
+                elif self._is_replaced(work):
+                    return work
+            except Exception as error:  # whatever it is, somebody must go on waiting
+                log.exception("a fault of ours while waiting for connections")
                 self._pause(error)
 
-    @contextlib.contextmanager
-    def _one_poll(self) -> Iterator[select.epoll]:
+    def _wait(self) -> int | None:
+        """Where something arrived; None after a while without."""
         poll = self._polls.pop()
         try:
-            yield poll
+            ready = poll.poll(self._stay, 1)
         finally:
             self._polls.append(poll)
+        return ready[0][0] if ready else None
 
-    def _wait(self, poll: select.epoll) -> Work | None:
-        while not self._stopping:
-            ready = poll.poll(-1 if self._waiting == 1 else self._stay, 1)
-            if not ready:
-                if self._leaves():
-                    return None
-            elif not self._stopping:
-                work = self._accept(handed=ready[0][0] == self._arrivals)
-                if work is not None:
-                    return work
-        with self._nobody_waits:
-            self._waiting -= 1
-            self._nobody_waits.notify_all()
-        return None
-
-    def _leave_to_others(self, more: bool) -> None:
-        """This thread is going to serve: another waits from now on, a new one if need be. Raises RuntimeError."""
+    def _is_replaced(self, work: Work) -> bool:
+        """Before this thread serves: somebody else waits, if need be a new thread in its place."""
         with self._lock:
-            others = self._waiting > 1 and not more
-            self._waiting -= others
-        if not others:
-            self._start_thread()  # which waits in our stead
+            if self._waiting > 1:
+                self._waiting -= 1
+                return True
+        try:
+            self._start_thread()
+            return True
+        except (RuntimeError, MemoryError) as error:
+            work.forget()
+            self._pause(error)
+            return False
 
     def _leaves(self) -> bool:
-        """Nothing came for long; the last one stays."""
-        with self._lock:
-            leaves = self._waiting > 1
-            self._waiting -= leaves
-        return leaves
+        """Nothing came; the last one stays, unless all are to go."""
+        with self._nobody_waits:
+            if self._waiting > 1 or self._stopping:
+                self._waiting -= 1
+                self._nobody_waits.notify_all()
+                return True
+            return False
 
     def _stays(self) -> bool:
         with self._lock:
-            stays = not self._stopping and self._waiting < self._kept
-            self._waiting += stays
-        return stays
+            if self._stopping or self._waiting >= self._kept:
+                return False
+            self._waiting += 1
+            return True
 
     # -- accepting -----------------------------------------------------------------------------
 
@@ -183,7 +179,7 @@ class Accepting:
             return self._begin(sock, peer) if sock is not None else None
         except (BlockingIOError, ConnectionError, InterruptedError):
             return None
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._pause(error)
             return None
         except Exception:
@@ -200,6 +196,7 @@ class Accepting:
     def _handed(self) -> tuple[socket.socket | None, Address]:
         """A connection that another process accepted."""
         assert self._place is not None
+        os.close(os.dup(self._arrivals))  # without a descriptor to be had, what is handed over would be lost
         sock = self._place.take()
         if sock is None:
             return None, ("", 0)
@@ -210,7 +207,7 @@ class Accepting:
             raise ConnectionAbortedError from error
 
     def _pause(self, error: Exception) -> None:
-        """Out of descriptors, memory or threads: connections wait in the backlog meanwhile."""
+        """Most often out of descriptors, memory or threads: connections wait in the backlog meanwhile."""
         if isinstance(error, OSError) and error.errno not in _EXHAUSTED:
             if not self._stopping:
                 log.error("cannot accept: %s", error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 from archive.dimse import wire
@@ -88,7 +88,7 @@ class Association:
         self._cancelled: deque[int] = deque(maxlen=REMEMBERED)
         self._last_id = 0
         self._stopping = False
-        self.over: Callable[[], None] = _nothing  # called once, before the answer to a release
+        self.when_released: Callable[[], None] = _nothing  # called before the peer's release is answered
 
     def __enter__(self) -> Association:
         return self
@@ -314,10 +314,11 @@ class Association:
         self._outgoing.drop()
         self._ahead.clear()
         self._log(len(reply))
-        self.over()
         try:
             if reply:
-                self.connection.send([reply])
+                self.when_released()
+                with suppress(Ended):  # released it is, whether the peer waits to hear so or not
+                    self.connection.send([reply])
         finally:
             self.connection.hang_up()
             if self.requestor:

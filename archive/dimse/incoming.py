@@ -113,7 +113,7 @@ class Incoming:
             self._reject(connection, request, decided)
             return
         association = self._accept(connection, request, decided, tls_names)
-        association.over = self._give_back
+        association.when_released = self._released
         self.association = association
         self.name = threading.current_thread().name = association.name
         if self._serving.stopping:
@@ -222,21 +222,20 @@ class Incoming:
     def _end(self) -> None:
         """Give the slot back first; then let the peer read our last words, if it may stay that long."""
         try:
-            self._give_back()
+            self._uncount()
+            self._leave_slot()
             if self._connection is not None:
                 self._connection.hang_up()
                 self._linger(self._connection)
         finally:
             self.forget()
 
-    def _give_back(self) -> None:
-        """The slot, for others or for the next call of the same peer; nothing is left to be done here."""
-        if self._counted and self._serving.place is not None:
-            self._counted = False
-            self._serving.place.count(-1)
-        if self._aet:
-            self._serving.limits.exit(self._aet, self.address)
-            self._aet = ""
+    def _released(self) -> None:
+        """The peer may call again as soon as it hears that it is released: take no more of it than one that waits."""
+        self._uncount()
+        if self._serving.limits.admit(self.address):
+            self._pending = True
+            self._leave_slot()
 
     def _linger(self, connection: Connection) -> None:
         if self._serving.stopping:
@@ -247,8 +246,20 @@ class Incoming:
             self._pending = True
         connection.linger(connection.timeouts.acse)
 
+    def _uncount(self) -> None:
+        """Little is left to be done for this connection, even if it stays for a moment."""
+        if self._counted and self._serving.place is not None:
+            self._counted = False
+            self._serving.place.count(-1)
+
+    def _leave_slot(self) -> None:
+        if self._aet:
+            aet, self._aet = self._aet, ""
+            self._serving.limits.exit(aet, self.address)
+
     def forget(self) -> None:
-        self._give_back()
+        self._uncount()
+        self._leave_slot()
         self._leave_pending()
         if self._connection is not None:
             self._connection.close()
@@ -263,10 +274,12 @@ class Incoming:
     # -- from the stopping thread --------------------------------------------------------------------
 
     def stop(self) -> None:
-        if self.association is not None and not self.association.closed:
-            self.association.stop()
-        else:
+        if self.association is None or self._connection is None:
             self.cut()
+        elif self.association.closed:
+            self._connection.interrupt()  # it may still be told that it is released
+        else:
+            self.association.stop()
 
     def cut(self) -> None:
         if self._connection is not None:

@@ -55,7 +55,7 @@ class Relay:
             if pid:
                 os.kill(pid, 0)
             return pid > 0
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # or somebody else's by now
             return False
 
     def idlest(self, process: int) -> int | None:
@@ -79,14 +79,14 @@ class Place:
     def hand_over(self, sock: socket.socket) -> bool:
         """Give the connection to a process that has fewer; False when it stays here."""
         relay = self._relay
-        other = relay.idlest(self._process)
-        if other is None:
-            return False
-        try:
-            relay._ways[other][self._listener][1].sendmsg([b"c"], [_right(sock)], socket.MSG_DONTWAIT)
-        except OSError:  # as many wait there as can
-            return False
-        with relay._lock:
+        with relay._lock:  # the next one sees what this one gave
+            other = relay.idlest(self._process)
+            if other is None:
+                return False
+            try:
+                relay._ways[other][self._listener][1].sendmsg([b"c"], [_right(sock)], socket.MSG_DONTWAIT)
+            except OSError:  # as many wait there as can
+                return False
             relay._given[self._process * relay.processes + other] += 1
         sock.close()
         return True

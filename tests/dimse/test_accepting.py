@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import resource
+import select
 import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from queue import Queue
+from typing import Any
 
 import pytest
 
 from archive.dimse import accepting
 from archive.dimse.accepting import Accepting
 from archive.dimse.listener import bind
+from archive.dimse.relay import Relay
 
 WAIT = 60.0
 
@@ -39,12 +43,12 @@ class Job:
 class Served:
     """A socket that is accepted on, and who served."""
 
-    def __init__(self, **options: float) -> None:
-        self.sock = bind("127.0.0.1", 0)
+    def __init__(self, sock: socket.socket | None = None, **options: Any) -> None:
+        self.sock = sock or bind("127.0.0.1", 0)
         self.done: Queue[threading.Thread] = Queue()
         self.do: Callable[[], object] = lambda: None
         self.made: Queue[weakref.ref[Job]] = Queue()
-        self.accepting = Accepting(self.sock, self._begin, **options)  # type: ignore[arg-type]
+        self.accepting = Accepting(self.sock, self._begin, **options)
         self.accepting.start()
 
     def _begin(self, sock: socket.socket, _peer: tuple[str, int]) -> Job:
@@ -67,8 +71,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def accepting_on(**options: float) -> Iterator[Served]:
-    served = Served(**options)
+def accepting_on(sock: socket.socket | None = None, **options: Any) -> Iterator[Served]:
+    served = Served(sock, **options)
     try:
         yield served
     finally:
@@ -162,8 +166,97 @@ def test_without_another_thread_a_connection_is_let_go_and_the_next_one_served(
             patched.setattr(accepting.Accepting, "_start_thread", none_left)
             with served.call() as called:
                 assert called.recv(1) == b""
-        assert "cannot accept for now" in caplog.text
         assert served.served_by()
+        assert "cannot accept for now" in caplog.text
+
+
+def test_without_another_thread_a_connection_is_served_while_somebody_else_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with accepting_on() as served:
+        served.served_by()
+        served.wait_until_waiting(2)
+
+        def none_left(_self: Accepting) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(accepting.Accepting, "_start_thread", none_left)
+        for _ in range(20):
+            assert served.served_by()
+            served.wait_until_waiting(2)
+
+
+def test_a_fault_while_waiting_ends_nobody(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with accepting_on(stay=0.01) as served:
+        wait, mistakes = served.accepting._wait, threading.Semaphore(0)
+
+        def mistaken() -> int | None:
+            monkeypatch.setattr(served.accepting, "_wait", wait)
+            mistakes.release()
+            raise MemoryError
+
+        monkeypatch.setattr(served.accepting, "_wait", mistaken)
+        assert mistakes.acquire(timeout=WAIT)
+        assert served.served_by()
+    assert "a fault of ours while waiting" in caplog.text
+
+
+def test_a_thread_that_leaves_has_given_back_what_it_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    with accepting_on(kept=2, stay=0.01) as served:
+        leaves, there = served.accepting._leaves, Queue[int]()
+
+        def watched() -> bool:
+            there.put(len(served.accepting._polls))
+            return leaves()
+
+        monkeypatch.setattr(served.accepting, "_leaves", watched)
+        served.served_by()
+        assert there.get(timeout=WAIT) >= 1
+
+
+def test_a_connection_of_which_somebody_was_told_who_never_takes_it_is_served() -> None:
+    """The kernel tells one of all that wait, in all processes; that one may have been killed, or be stopping."""
+    sock, told = bind("127.0.0.1", 0), Queue[object]()
+    with select.epoll() as deaf:
+        deaf.register(sock, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # the first in the kernel's list
+        waiting = threading.Thread(target=lambda: told.put(deaf.poll(WAIT)))
+        waiting.start()
+        time.sleep(0.05)
+        with accepting_on(sock, stay=0.1) as served:
+            assert served.served_by()
+        assert told.get(timeout=WAIT)
+        waiting.join(WAIT)
+
+
+def test_who_stops_leaves_all_connections_to_who_shares_the_socket() -> None:
+    with accepting_on(stay=0.1) as first, contextlib.ExitStack() as stack:
+        second = Served(first.sock, stay=0.1)
+        for number in range(60):
+            stack.enter_context(first.call())
+            if number == 30:
+                second.accepting.stop(WAIT)
+        end = time.monotonic() + WAIT
+        while first.done.qsize() + second.done.qsize() < 60:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+
+def test_out_of_descriptors_what_another_process_handed_over_waits() -> None:
+    relay = Relay(2, 1)
+    giver, taker = relay.join(1, 0), relay.join(0, 0)
+    with accepting_on(place=taker, stay=0.1) as served, socket.socket() as sock, bind("127.0.0.1", 0) as other:
+        sock.connect(other.getsockname())
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        relay._held[1] = 1
+        assert relay.idlest(1) == 0
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # there are as many without those of the tests
+        try:
+            assert giver.hand_over(sock)
+            time.sleep(0.3)
+            assert served.done.empty() and served.made.empty()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert served.done.get(timeout=WAIT)
 
 
 def test_a_fault_in_one_connection_does_not_end_accepting(caplog: pytest.LogCaptureFixture) -> None:

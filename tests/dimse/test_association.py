@@ -7,7 +7,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from archive.dimse import wire
 from archive.dimse.associate import UserInformation
 from archive.dimse.association import Association
+from archive.dimse.connection import Bytes, Connection
 from archive.dimse.limits import Limits
 from archive.dimse.reasons import Aborted, Ended, TimedOut
 from archive.dimse.wire import HAS_DATA, Field, encode_response
@@ -429,6 +430,66 @@ def test_a_peer_that_does_not_close_after_the_release_is_closed(caplog: pytest.L
         assert raw.sock.recv(1) == b""
         assert served.listener.wait_until_empty(monotonic() + 5)
         assert served.limits.associations == 0
+
+
+def test_a_peer_with_one_slot_may_call_again_as_soon_as_it_is_released() -> None:
+    with serving(limits=Limits(per_ae=1)) as served:
+        for _ in range(100):
+            with Raw(served.port) as raw:
+                raw.associate()
+                raw.release()
+
+
+def test_the_slot_of_an_association_that_was_aborted_is_kept_until_its_handler_is_done() -> None:
+    ending, may_end = threading.Event(), threading.Event()
+
+    def unwinding(served: Served, association: Association) -> None:
+        try:
+            served.answer_all(association)
+        finally:
+            ending.set()
+            may_end.wait(60)
+
+    with serving(unwinding) as served:
+        with Raw(served.port) as raw:
+            raw.associate()
+            raw.send(wire.abort_pdu(0, 0))
+        assert ending.wait(60)
+        assert served.limits.associations == 1
+        may_end.set()
+        assert served.listener.wait_until_empty(monotonic() + 60)
+        assert served.limits.associations == 0
+
+
+def test_a_peer_that_resets_once_it_has_asked_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: Connection, parts: Sequence[Bytes]) -> None:
+        raise Aborted("the connection broke")
+
+    with serving() as served:
+        with Raw(served.port) as raw:
+            raw.associate()
+            monkeypatch.setattr(Connection, "send", broken)
+            raw.send(wire.RELEASE_REQUEST)
+            assert served.over.acquire(timeout=60)
+            assert raw.closed()
+        assert served.associations[0].ending == "released"
+        assert served.listener.wait_until_empty(monotonic() + 60)
+        assert served.limits.associations == 0
+
+
+def test_a_release_that_is_being_answered_is_answered_when_we_stop() -> None:
+    def stopping(served: Served, association: Association) -> None:
+        def stop_first() -> None:
+            for live in served.listener._live.values():
+                live.stop()
+
+        association.when_released = stop_first
+        served.answer_all(association)
+
+    with serving(stopping) as served, Raw(served.port) as raw:
+        raw.associate()
+        raw.release()
+        assert raw.closed()
 
 
 def test_we_can_ask_for_the_release_and_collide_with_the_peer() -> None:

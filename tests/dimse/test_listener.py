@@ -347,9 +347,10 @@ def test_stopping_twice_does_no_harm() -> None:
 
 def test_idle_associations_cost_nothing() -> None:
     with serving(limits=Limits(per_ae=0, per_ip=0), timeouts=PATIENT) as served:
-        idle = [Raw(served.port) for _ in range(100)]
-        for each in idle:
-            each.associate()
+        idle = []
+        for _ in range(100):
+            idle.append(Raw(served.port))
+            idle[-1].associate()
         before = time.process_time()
         time.sleep(1.0)
         assert time.process_time() - before < 0.1
