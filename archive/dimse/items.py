@@ -45,6 +45,7 @@ _LONG = struct.Struct(">I")
 _WINDOW = struct.Struct(">HH")
 _SEEN, _LARGEST_SEEN = 64, 32 * 1024  # requests, and bytes of one: 128 contexts with three syntaxes are 14 kB
 _MEMORABLE = 512  # bytes of a context worth remembering; longer ones would let a stranger fill our memory
+_CONTEXTS = 1024  # remembered: those of eight callers who propose all they can
 
 
 def read_request(body: bytes) -> AssociateRequest:
@@ -165,7 +166,7 @@ def _proposed(content: bytes) -> Proposed:
     return Proposed(content[0], abstract, tuple(syntaxes))
 
 
-_memorized = lru_cache(maxsize=4096)(_proposed)
+_memorized = lru_cache(maxsize=_CONTEXTS)(_proposed)
 
 
 def _check_ids(contexts: Sequence[Proposed]) -> None:
