@@ -279,7 +279,7 @@ class Committer:
         new = record.from_plain(found.meta)
         written = self._restore(new, found, is_new)
         if is_new and self._is_whole(new):
-            added = self._index.add([new], durable=True, check_names=self.check_names)[0]
+            added = self._index.add([new], durable=False, check_names=self.check_names)[0]  # `free` makes it so
             if added.replaced is not None:
                 self._volume.remove(added.replaced.path)
             if added.outcome is Outcome.STORED:

@@ -28,6 +28,7 @@ from tests.faults.raw import CONTEXTS, CT, MR, ONLY_ECHO, SUCCESS, Ended, Reques
 from tests.faults.site import Row, Site
 
 PATIENCE = 30.0  # seconds for threads to end and sockets to close
+DISK = 120.0  # seconds more for what the disk holds up
 MORE_MEMORY = 24 * 2**20  # what caches may take beside the ten per cent
 KEPT_THREADS = 16  # that wait for the next caller: four for each of two listeners in two processes
 KEPT_DESCRIPTORS = 12  # of connections to the index that wait for the next reader, three each
@@ -90,7 +91,7 @@ def rows(site: Site) -> list[Row]:
 
 
 def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str], patience: float) -> Iterator[str]:
-    files, found, aside = _settled(site, patience)
+    files, found, aside, spool = _settled(site, patience)
     by_uid = Counter(row.uid for row in found)
     whole = {row.uid: row for row in found}
     for instance in acknowledged:
@@ -104,20 +105,25 @@ def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str], patience
             seen.add(row.path)
     paths = {row.path for row in found}
     yield from (f"file without row: {path}" for path in sorted(files - paths))
-    yield from (f"left in the spool: {path}" for path in site.spool())
+    yield from (f"left in the spool: {path}" for path in spool)
     yield from (f"quarantine: file or row alone: {path}" for path in sorted(aside))
 
 
-def _settled(site: Site, patience: float) -> tuple[set[str], list[Row], set[str]]:
-    """Files, rows, and what is alone in quarantine, of one moment: a store that runs between the looks is no fault."""
+def _settled(site: Site, patience: float) -> tuple[set[str], list[Row], set[str], list[Path]]:
+    """Files, rows, what is alone in quarantine, and the spool, of one moment: a store that runs between the looks is
+    no fault, and neither is one that has waited for the disk all the while."""
     end = time.monotonic() + (patience if site.is_running else 0)
+    last = end + DISK
     while True:
+        if site.waits_for_disk():
+            end = min(last, max(end, time.monotonic() + 2.0))
         found = rows(site)
         files = {str(path.relative_to(site.files)) for path in site.objects()}
         aside = {str(path.relative_to(site.files)) for path in site.quarantined()} ^ site.quarantine_rows()
-        agree = files == {row.path for row in found} and not site.spool() and not aside
+        spool = site.spool()
+        agree = files == {row.path for row in found} and not spool and not aside
         if agree or time.monotonic() > end:
-            return files, found, aside
+            return files, found, aside, spool
         time.sleep(0.1)
 
 
