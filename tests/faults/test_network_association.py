@@ -339,12 +339,12 @@ def test_n33_two_messages_in_one_pdu_are_both_served(archive: Daemon, acknowledg
     ("context", "sop_class"), [(raw.ECHO, CT), (raw.FIND, CT), (raw.STORE_MR, CT), (raw.GET, CT), (STORE_CT, MR)]
 )
 def test_n35_a_store_on_a_context_of_something_else_is_refused(archive: Daemon, context: int, sop_class: str) -> None:
-    one = instance(sop_class=sop_class)
+    one, aside = instance(sop_class=sop_class), archive.quarantined()
     with raw.association(archive.port) as wrong:
         assert wrong.store(sop_class, one.uid, one.data, context=context) in (A900, NOT_SUPPORTED)
         assert wrong.echo(2) == 0
     assert not is_kept(archive, one)
-    assert not archive.quarantined()
+    assert archive.quarantined() == aside
 
 
 def test_n35_a_query_on_a_context_of_something_else_is_refused(archive: Daemon) -> None:

@@ -30,19 +30,20 @@ WITHOUT_JOURNAL = merged(ONE_PROCESS, {"storage": {"journal": "off"}})
 
 
 class Hammer(threading.Thread):
-    """Stores objects of all kinds until the daemon is gone."""
+    """Stores objects of all kinds until the daemon is gone, or it is enough."""
 
     def __init__(self, port: int, seed: int, sizes: list[int] | None = None) -> None:
         super().__init__(daemon=True)
         self.acknowledged: list[Instance] = []
         self.refused: list[int] = []
+        self.enough = threading.Event()
         self._port, self._random, self._sizes = port, random.Random(seed), sizes or SIZES
         self.start()
 
     def run(self) -> None:
         with contextlib.suppress(OSError, Ended), Connection(self._port) as sending:
             sending.associate()
-            while True:
+            while not self.enough.is_set():
                 one = instance(size=self._random.choice(self._sizes))
                 status = sending.store(CT, one.uid, one.data)
                 if status == 0:
@@ -134,7 +135,10 @@ def kills_of_processes(run: Run) -> None:
 
 
 def _kill_processes(run: Run, archive: Daemon, hammers: list[Hammer]) -> int:
-    """One or both at once, then the others, so that no store is in flight when the oracle looks; how many it were."""
+    """One or both at once, then the others; how many it were. No store is in flight when the oracle looks.
+
+    A call that nobody had accepted yet is served by a successor, so a sender may outlive all of them.
+    """
     victims = archive.acceptors()
     first = run.rng.sample(victims, run.rng.randint(1, len(victims)))
     kills = _kill_all(first)
@@ -145,7 +149,10 @@ def _kill_processes(run: Run, archive: Daemon, hammers: list[Hammer]) -> int:
     if any(hammer.is_alive() for hammer in hammers):
         kills += _kill_all(archive.acceptors())
     for hammer in hammers:
+        hammer.enough.set()
+    for hammer in hammers:
         hammer.join(60)
+        assert not hammer.is_alive(), "a sender does not come to its end"
     return kills
 
 
