@@ -7,11 +7,12 @@ connection is lost before COMMIT the work is done again once, when it is lost at
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from time import monotonic
+from time import monotonic, sleep
 from typing import TypeVar
 
 import peewee
@@ -31,7 +32,8 @@ TURN = 60.0  # seconds for a turn to come: arrivals of a busy minute go first, a
 _GRACE = 0.5  # seconds by which the client waits longer than the server's own limit
 _TICK = 0.1
 _MIGRATION_LOCK = 0x4152_4348  # advisory lock: one migration at a time
-_DEADLOCKS = 5
+_DEADLOCKS = 8
+_PAUSE = 0.02  # seconds, at most, after the first of them; twice as long after each further one
 
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 _AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
@@ -200,6 +202,7 @@ class PostgresqlDatabase:
                     return result
             except IndexUnavailable as error:
                 if isinstance(error.__cause__, _AGAIN):
+                    sleep(random.uniform(0, _PAUSE * 2**attempt))  # the others, which won, go first
                     continue
                 if attempt or not _was_lost(error, started) or (committing and not repeatable):
                     raise
