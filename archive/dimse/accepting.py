@@ -126,7 +126,7 @@ class Accepting:
                 if work is None:
                     if (arrived is None or self._stopping) and self._leaves():
                         return None
-                elif self._is_replaced(work):
+                elif self._lets_another_wait(work):
                     return work
             except Exception as error:  # whatever it is, somebody must go on waiting
                 log.exception("a fault of ours while waiting for connections")
@@ -141,7 +141,7 @@ class Accepting:
             self._polls.append(poll)
         return ready[0][0] if ready else None
 
-    def _is_replaced(self, work: Work) -> bool:
+    def _lets_another_wait(self, work: Work) -> bool:
         """Before this thread serves: somebody else waits, if need be a new thread in its place."""
         with self._lock:
             if self._waiting > 1:

@@ -87,6 +87,8 @@ def connections(run: Run) -> None:
             log = archive.log()
             run.count((f"{what}: {found}" for found in run.check(archive, since=said)), tries=0)
             said = len(log)
+            if run.seams:  # what it is to show may be memory, and need not wait for the end
+                _memory(run, archive, base.resident)
     run.count(run.check(archive, since=said, base=base), tries=0)
     _memory(run, archive, base.resident)
     waits = "/".join(f"{percentile(probes, part) * 1000:.0f}" for part in (0.5, 0.99, 1))

@@ -35,11 +35,12 @@ def _one_after_the_other() -> None:
     """Who takes a connection serves it, handshake and all, before anybody waits for the next."""
     from archive.dimse import accepting
 
-    def alone(self: Any, more: bool) -> None:
+    def alone(self: Any, work: object) -> bool:
         with self._lock:
             self._waiting -= 1
+        return True
 
-    replace(accepting.Accepting, "_leave_to_others", alone)
+    replace(accepting.Accepting, "_lets_another_wait", alone)
 
 
 @seam("a fault in the wire")
