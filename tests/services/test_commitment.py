@@ -267,11 +267,12 @@ def test_a_report_that_came_before_the_refusal_stays(index: Index) -> None:
 
 
 def test_a_lane_that_hangs_holds_up_no_other_and_keeps_its_lease(index: Index) -> None:
-    hanging, done = threading.Event(), threading.Event()
+    began, hanging, done = threading.Event(), threading.Event(), threading.Event()
     now = 1000.0
 
     def job(lane: str, tasks: object, owner: str) -> None:
         if lane == "DEAD":
+            began.set()
             assert hanging.wait(60)
         for task in tasks:  # type: ignore[attr-defined]
             index.finish(task.id, owner, now, keep=False)
@@ -281,7 +282,7 @@ def test_a_lane_that_hangs_holds_up_no_other_and_keeps_its_lease(index: Index) -
     worker = LaneWorker("lanes", "kind", index, job, clock=lambda: now)
     index.add_tasks([NewTask("kind", {}, lane="DEAD"), NewTask("kind", {}, lane="GOOD")], now)
     worker.step()
-    assert done.wait(60)
+    assert began.wait(60) and done.wait(60)
     wait_until(lambda: len(index.tasks(kind="kind")) == 1, 10)
     now += 20
     worker.step()
