@@ -88,7 +88,7 @@ class Association:
         self._cancelled: deque[int] = deque(maxlen=REMEMBERED)
         self._last_id = 0
         self._stopping = False
-        self.when_released: Callable[[], None] = _nothing  # called before the peer's release is answered
+        self.when_released: Callable[[], None] = lambda: None  # called before the peer's release is answered
 
     def __enter__(self) -> Association:
         return self
@@ -350,7 +350,3 @@ class Association:
     def _check_stopping(self) -> None:
         if self._stopping:
             raise Stopped("the archive is stopping")
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""

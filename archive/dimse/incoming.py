@@ -222,8 +222,7 @@ class Incoming:
     def _end(self) -> None:
         """Give the slot back first; then let the peer read our last words, if it may stay that long."""
         try:
-            self._uncount()
-            self._leave_slot()
+            self._give_back()
             if self._connection is not None:
                 self._connection.hang_up()
                 self._linger(self._connection)
@@ -233,18 +232,21 @@ class Incoming:
     def _released(self) -> None:
         """The peer may call again as soon as it hears that it is released: take no more of it than one that waits."""
         self._uncount()
-        if self._serving.limits.admit(self.address):
-            self._pending = True
+        if self._may_stay():
             self._leave_slot()
 
     def _linger(self, connection: Connection) -> None:
-        if self._serving.stopping:
-            return
-        if not self._pending:
-            if not self._serving.limits.admit(self.address):
-                return
-            self._pending = True
-        connection.linger(connection.timeouts.acse)
+        if not self._serving.stopping and self._may_stay():
+            connection.linger(connection.timeouts.acse)
+
+    def _may_stay(self) -> bool:
+        """As one of those that wait, which have a limit of their own."""
+        self._pending = self._pending or self._serving.limits.admit(self.address)
+        return self._pending
+
+    def _give_back(self) -> None:
+        self._uncount()
+        self._leave_slot()
 
     def _uncount(self) -> None:
         """Little is left to be done for this connection, even if it stays for a moment."""
@@ -258,8 +260,7 @@ class Incoming:
             self._serving.limits.exit(aet, self.address)
 
     def forget(self) -> None:
-        self._uncount()
-        self._leave_slot()
+        self._give_back()
         self._leave_pending()
         if self._connection is not None:
             self._connection.close()

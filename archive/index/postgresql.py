@@ -202,7 +202,8 @@ class PostgresqlDatabase:
                     return result
             except IndexUnavailable as error:
                 if isinstance(error.__cause__, _AGAIN):
-                    sleep(random.uniform(0, _PAUSE * 2**attempt))  # the others, which won, go first
+                    if attempt + 1 < _DEADLOCKS:
+                        sleep(random.uniform(0, _PAUSE * 2**attempt))  # the others, which won, go first
                     continue
                 if attempt or not _was_lost(error, started) or (committing and not repeatable):
                     raise

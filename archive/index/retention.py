@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from archive.dicom.attributes import BY_KEYWORD, Level
-from archive.index import held, versions
+from archive.index import deletion, held, versions
 from archive.index.batch import SKEW
 from archive.index.database import Database, Row, Session
-from archive.index.deletion import lay_tombstones
 from archive.index.outbox import WATCH, insert_task
 from archive.index.rows import share_corrections
 from archive.index.values import Location, NewTask
@@ -196,7 +195,7 @@ class RetentionRows:
 
     def last_instance(self) -> int:
         """The id of the newest instance."""
-        return self._count("SELECT COALESCE(MAX(id), 0) FROM instance")
+        return deletion.newest(self._database)
 
     def arrivals(self, after: int, limit: int) -> list[tuple[int, float, int]]:
         """Instances in the order in which they came, after an id: id, by which time, and the id of the series."""
@@ -236,7 +235,7 @@ class RetentionRows:
             )
             kept = held.among(session, {uid for _, uid in rows})
             files: list[Location] = versions.forget_in(session, [key for key, uid in rows if uid not in kept])
-            lay_tombstones(session, files)
+            deletion.lay_tombstones(session, files)
             return len(files), int(rows[-1][0]) if len(rows) == limit else None
 
         return self._database.transact(work)

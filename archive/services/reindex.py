@@ -211,10 +211,10 @@ class Reindex:
 
     def _contradicts(self, new: NewInstance, other: NewInstance | tuple[StoredInstance, float]) -> bool:
         """Whether a file should be a copy of another one, or of what is stored, and is not."""
-        digests = {new.sha256, new.received_sha256 or new.sha256}
+        digests = _digests(new)
         if isinstance(other, NewInstance):
-            known, received = {other.sha256, other.received_sha256 or other.sha256}, other.received
-            return other.location.volume != new.location.volume and received == new.received and not digests & known
+            same_moment = other.location.volume != new.location.volume and other.received == new.received
+            return same_moment and not digests & _digests(other)
         stored, received = other
         if stored.location.volume == new.location.volume or received != new.received or stored.sha256 in digests:
             return False
@@ -273,6 +273,11 @@ def write_list(volume: Volume, target: Path, others: Sequence[Volume] = ()) -> N
             os.fsync(out.fileno())
     os.rename(folder / "list", target)
     shutil.rmtree(folder)
+
+
+def _digests(new: NewInstance) -> set[bytes]:
+    """Of what is stored, and of what came."""
+    return {new.sha256, new.received_sha256 or new.sha256}
 
 
 def _entries(volume: Volume, prefix: str = "") -> Iterator[str]:

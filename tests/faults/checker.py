@@ -28,7 +28,6 @@ from tests.faults.raw import CONTEXTS, CT, MR, ONLY_ECHO, SUCCESS, Ended, Reques
 from tests.faults.site import Row, Site
 
 PATIENCE = 30.0  # seconds for threads to end and sockets to close
-DISK = 120.0  # seconds more for what the disk holds up
 MORE_MEMORY = 24 * 2**20  # what caches may take beside the ten per cent
 KEPT_THREADS = 16  # that wait for the next caller: four for each of two listeners in two processes
 KEPT_DESCRIPTORS = 12  # of connections to the index that wait for the next reader, three each
@@ -111,12 +110,9 @@ def _on_disk(site: Site, acknowledged: Sequence[Known], seen: set[str], patience
 
 def _settled(site: Site, patience: float) -> tuple[set[str], list[Row], set[str], list[Path]]:
     """Files, rows, what is alone in quarantine, and the spool, of one moment: a store that runs between the looks is
-    no fault, and neither is one that has waited for the disk all the while."""
+    no fault."""
     end = time.monotonic() + (patience if site.is_running else 0)
-    last = end + DISK
     while True:
-        if site.waits_for_disk():
-            end = min(last, max(end, time.monotonic() + 2.0))
         found = rows(site)
         files = {str(path.relative_to(site.files)) for path in site.objects()}
         aside = {str(path.relative_to(site.files)) for path in site.quarantined()} ^ site.quarantine_rows()

@@ -217,9 +217,6 @@ class Daemon(Site):
         """The processes that serve; not the dead that are not buried yet."""
         return [pid for pid in _children(self.pid) if _name(pid).startswith("acceptor") and _count(pid, "fd")]
 
-    def waits_for_disk(self) -> bool:
-        return any("D" in _states(pid) for pid in self.pids()) if self.is_running else False
-
     def usage(self) -> Usage:
         pids = self.pids()
         return Usage(
@@ -318,15 +315,6 @@ def has_ended(pid: int) -> bool:
         return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except OSError:
         return True
-
-
-def _states(pid: int) -> set[str]:
-    """Of the threads of a process: D is a wait that not even SIGKILL ends (proc(5))."""
-    found = set()
-    for file in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):
-            found.add(file.read_text().rpartition(")")[2].split()[0])
-    return found
 
 
 def _count(pid: int, what: str) -> int:

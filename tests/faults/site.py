@@ -49,10 +49,6 @@ class Site:
     def log(self) -> str:
         return self.log_file.read_text(errors="backslashreplace") if self.log_file.exists() else ""
 
-    def waits_for_disk(self) -> bool:
-        """Whether something that runs on it does."""
-        return False
-
     # -- files ----------------------------------------------------------------------------------
 
     @property

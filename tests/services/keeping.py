@@ -8,19 +8,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from pydicom.dataset import Dataset
 
 from archive.app.store import Archive
 from archive.config import Config, load
 from archive.dicom.uids import EXPLICIT_LITTLE
+from archive.errors import StorageFailed
 from archive.index import Outcome, StoredInstance
 from archive.services.fsck import Choice, Fsck, Problem
 from archive.services.store import Origin
 from archive.services.strays import Strays
+from archive.storage.ledger import Ledger
 from tests import builders
 
 ORIGIN = Origin("CT1", "ARCHIVE", "10.0.0.1")
+
+
+def fail_once_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a deletion is broken off between the ledger, which has its files, and the commit."""
+    append = Ledger.append
+
+    def fail(self: Ledger, entry: dict[str, Any]) -> int:
+        number = append(self, entry)
+        if "files" in entry:
+            raise StorageFailed("the process was killed here")
+        return number
+
+    monkeypatch.setattr(Ledger, "append", fail)
 
 
 def configured(folder: Path, url: str, **storage: Any) -> Config:

@@ -26,6 +26,7 @@ from archive.storage.ledger import Ledger
 from archive.storage.local import DAY, Volume
 from archive.workers.unlink import UnlinkDeleted
 from tests import builders
+from tests.services.keeping import fail_once_noted
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 WHO = ("nurse", "bad images")
@@ -170,15 +171,7 @@ def test_a_deletion_broken_off_before_its_commit_deletes_nothing_later(
 ) -> None:
     (sent,) = images(1)
     site.put(sent)
-    append = Ledger.append
-
-    def crash(self: Ledger, entry: dict[str, Any]) -> int:
-        number = append(self, entry)
-        if "files" in entry:
-            raise StorageFailed("the power is gone")
-        return number
-
-    monkeypatch.setattr(Ledger, "append", crash)
+    fail_once_noted(monkeypatch)
     with pytest.raises(StorageFailed):
         site.deletion.delete("1.2.3", by(*WHO))
     monkeypatch.undo()

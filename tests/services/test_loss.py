@@ -29,7 +29,17 @@ from archive.services.strays import Stray, Strays, read_content
 from archive.storage.ledger import Ledger
 from archive.storage.local import Volume
 from tests import builders
-from tests.services.keeping import checked, configured, known, objects, opened, path_of, put, stored_bytes
+from tests.services.keeping import (
+    checked,
+    configured,
+    fail_once_noted,
+    known,
+    objects,
+    opened,
+    path_of,
+    put,
+    stored_bytes,
+)
 from tests.services.retiring import Site, ct, moment
 from tests.services.test_volumes import VOLUMES, copied, eviction, long_files, read, study, tiered
 
@@ -80,18 +90,10 @@ def test_a_deletion_that_failed_is_not_made_up_for_when_the_index_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, image = configured(tmp_path, f"sqlite:///{tmp_path}/index.db"), builders.ct()
-    append = Ledger.append
-
-    def fail(self: Ledger, entry: dict[str, Any]) -> int:
-        number = append(self, entry)
-        if "files" in entry:
-            raise StorageFailed("the process was killed here")
-        return number
-
     with Archive(config) as archive:
         put(archive, image)
         with monkeypatch.context() as broken, pytest.raises(StorageFailed):
-            broken.setattr(Ledger, "append", fail)
+            fail_once_noted(broken)
             deletion(archive).delete(str(image.StudyInstanceUID), WHO)
     for _ in range(3):
         recover(config)

@@ -77,11 +77,10 @@ def _no_sync() -> None:
 
 @seam("no sync of folders")
 def _no_sync_of_folders() -> None:
-    from archive.storage import local
+    from archive.storage import files, local
 
     replace(local, "sync_folder", nothing)
-    sync = local._sync
-    replace(local, "_sync", lambda path, flags, fd: None if flags & os.O_DIRECTORY else sync(path, flags, fd))
+    replace(files, "sync_below", nothing)
 
 
 @seam("commit not synced")
